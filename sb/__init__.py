@@ -1,0 +1,1 @@
+"""Secrets Bridge: a control plane for access to secrets that live somewhere else."""
