@@ -1,0 +1,59 @@
+"""The API's metrics, on the registry of its process."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+def new_registry() -> CollectorRegistry:
+    """Return a registry that already carries what is known about the process itself."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+class HttpMetrics:
+    """Requests by route template, limits, and audit rows that could not be written."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "http_requests",
+            "Answered requests.",
+            ["method", "route", "status_class"],
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "http_request_duration_seconds",
+            "How long requests take, by route template.",
+            ["method", "route"],
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.in_flight = Gauge("http_in_flight", "Requests being answered now.", registry=registry)
+        self.rate_limited = Counter(
+            "rate_limited", "Refused by a rate limit.", ["bucket"], registry=registry
+        )
+        self.rate_limit_backend_errors = Counter(
+            "rate_limit_backend_errors", "Limits that could not be checked.", registry=registry
+        )
+        self.audit_append_failures = Counter(
+            "audit_append_failures", "Denials whose audit row failed.", registry=registry
+        )
+        self.schema_version = Gauge(
+            "schema_version", "The newest applied migration.", registry=registry
+        )
+        self.db_connections = Gauge(
+            "db_pool_connections", "Pooled connections.", ["state"], registry=registry
+        )
