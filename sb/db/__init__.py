@@ -1,0 +1,1 @@
+"""The database: named queries, transactions in worker threads, migrations."""

@@ -1,0 +1,371 @@
+"""The database handle: a whole transaction in one worker thread, on pooled connections.
+
+SQLAlchemy gives the URL, the pool and the dialect; statements run on the driver's own cursor,
+because compiling them once at load costs a third less CPU per transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Concatenate, Final, ParamSpec, TypeVar
+
+import psycopg
+import trio
+from psycopg.adapt import Loader
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+
+from sb.db import columns, lockfile, migrate, queries, sqlite
+from sb.db.errors import DRIVER_ERRORS, translate
+from sb.db.queries import DialectName, Query
+from sb.db.sqlfiles import sql_root as default_sql_root
+from sb.errors import SbError
+from sb.threads import run_blocking
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Row = Mapping[str, Any]
+
+#: How long a caller waits for a free connection before the database counts as unavailable.
+POOL_WAIT_SECONDS: Final = 3
+
+
+class Transaction:
+    """One open transaction: named queries, called with exactly the parameters they name."""
+
+    __slots__ = ("_cursor", "_queries", "dialect")
+
+    def __init__(self, cursor: Any, found: Mapping[str, Query], dialect: DialectName) -> None:
+        self._cursor = cursor
+        self._queries = found
+        self.dialect = dialect
+
+    def one(self, name: str, /, **params: Any) -> Row | None:
+        """Return the first row, or None."""
+        self._execute(name, "one", params)
+        row = self._cursor.fetchone()
+        return None if row is None else self._rows([row])[0]
+
+    def many(self, name: str, /, **params: Any) -> list[Row]:
+        """Return every row the query's own limit lets through."""
+        self._execute(name, "many", params)
+        return self._rows(self._cursor.fetchall())
+
+    def scalar(self, name: str, /, **params: Any) -> Any:
+        """Return the first column of the first row, or None."""
+        self._execute(name, "scalar", params)
+        row = self._cursor.fetchone()
+        return None if row is None else row[0]
+
+    def count(self, name: str, /, **params: Any) -> int:
+        """Return how many rows the statement changed."""
+        self._execute(name, "count", params)
+        return int(self._cursor.rowcount)
+
+    def _execute(self, name: str, shape: str, params: dict[str, Any]) -> None:
+        query = self._queries.get(name)
+        if query is None:
+            msg = f"there is no query {name!r}"
+            raise TypeError(msg)
+        if query.shape != shape:
+            msg = f"{name} is a :{query.shape} query, called as :{shape}"
+            raise TypeError(msg)
+        if params.keys() != query.parameters:
+            msg = f"{name} takes {sorted(query.parameters)}, got {sorted(params)}"
+            raise TypeError(msg)
+        self._cursor.execute(query.sql, columns.adapt(params))
+
+    def _rows(self, rows: list[tuple[Any, ...]]) -> list[Row]:
+        names = [column[0] for column in self._cursor.description]
+        if self.dialect == "postgres":
+            return [dict(zip(names, row, strict=True)) for row in rows]
+        converters = [columns.converter_for(name) for name in names]
+        return [
+            {
+                name: value if value is None or convert is None else convert(value)
+                for name, value, convert in zip(names, row, converters, strict=True)
+            }
+            for row in rows
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Setup:
+    url: URL
+    dialect: DialectName
+    pool_size: int
+    statement_timeout_ms: int
+    lock_timeout_ms: int
+    pool_recycle_seconds: int
+
+
+class Database:
+    """Pooled connections to one database, with its queries and its migrations."""
+
+    def __init__(
+        self,
+        setup: _Setup,
+        *,
+        constraint_errors: Mapping[str, type[SbError]],
+        root: Path,
+        lock: IO[str] | None,
+    ) -> None:
+        self.dialect = setup.dialect
+        self.sql_root = root
+        self._engine = _engine(setup)
+        self._queries = queries.load(root, setup.dialect)
+        self._constraint_errors = constraint_errors
+        self._unique_names: Mapping[str, str] = {}
+        self._lock = lock
+        # SQLite has one writer: waiting here costs nothing, waiting in its busy handler does.
+        self._writers = trio.CapacityLimiter(1 if setup.dialect == "sqlite" else setup.pool_size)
+        self._readers = (
+            trio.CapacityLimiter(max(1, setup.pool_size - 1))
+            if setup.dialect == "sqlite"
+            else self._writers
+        )
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        pool_size: int = 10,
+        statement_timeout_ms: int = 5000,
+        lock_timeout_ms: int = 2000,
+        pool_recycle_seconds: int = 1800,
+        constraint_errors: Mapping[str, type[SbError]] | None = None,
+        sql_root: Path | None = None,
+        exclusive: bool = False,
+    ) -> Database:
+        """Return a handle that connects when first used; `exclusive` holds a SQLite file's lock."""
+        parsed = make_url(url)
+        dialect: DialectName = "sqlite" if parsed.get_backend_name() == "sqlite" else "postgres"
+        lock = None
+        if dialect == "sqlite" and exclusive:
+            lock = lockfile.hold(Path(parsed.database or ""))
+        if dialect == "postgres":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        return cls(
+            _Setup(
+                url=parsed,
+                dialect=dialect,
+                pool_size=pool_size,
+                statement_timeout_ms=statement_timeout_ms,
+                lock_timeout_ms=lock_timeout_ms,
+                pool_recycle_seconds=pool_recycle_seconds,
+            ),
+            constraint_errors=constraint_errors or {},
+            root=sql_root or default_sql_root(),
+            lock=lock,
+        )
+
+    async def run(
+        self, op: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return what the operation returns, committed; if it raises, nothing happened.
+
+        A cancelled caller waits for the statement under way; statement timeouts bound that wait.
+        """
+        call = partial(self.run_sync, op, *args, **kwargs)
+        return await run_blocking(call, limiter=self._writers)
+
+    async def read(
+        self, op: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return what the operation reads, from one consistent transaction that changes nothing."""
+        call = partial(self.read_sync, op, *args, **kwargs)
+        return await run_blocking(call, limiter=self._readers)
+
+    def run_sync(
+        self, op: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Do what `run` does in the calling thread."""
+        with self._transaction(writes=True) as tx:
+            return op(tx, *args, **kwargs)
+
+    def read_sync(
+        self, op: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Do what `read` does in the calling thread."""
+        with self._transaction(writes=False) as tx:
+            return op(tx, *args, **kwargs)
+
+    @contextmanager
+    def _transaction(self, *, writes: bool) -> Iterator[Transaction]:
+        try:
+            connection = self._engine.raw_connection()
+            try:
+                _begin(connection, writes=writes)
+                cursor = connection.cursor()
+                yield Transaction(cursor, self._queries, self.dialect)
+                _finish(connection, "commit")
+            except DRIVER_ERRORS as problem:
+                _discard_if_broken(connection, problem)
+                raise
+            finally:
+                connection.close()  # Back to the pool, which rolls back whatever is open.
+        except DRIVER_ERRORS as problem:
+            raise self._translated(problem) from problem
+
+    def _translated(self, problem: Exception) -> SbError:
+        if isinstance(problem, sqlite3.IntegrityError) and not self._unique_names:
+            self._unique_names = self._read_unique_names()
+        return translate(problem, unique_names=self._unique_names, meanings=self._constraint_errors)
+
+    def _read_unique_names(self) -> Mapping[str, str]:
+        # SQLite names the columns of a violated unique index, never the index.
+        connection = self._engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute(
+                "SELECT m.name, m.tbl_name FROM sqlite_master AS m WHERE m.type = 'index'"
+            )
+            found: dict[str, str] = {}
+            for index, table in cursor.fetchall():
+                cursor.execute("SELECT name FROM pragma_index_info(?)", (index,))
+                names = ", ".join(f"{table}.{row[0]}" for row in cursor.fetchall())
+                # Keys have names of their own there; ours is the one Postgres gives.
+                found[names] = f"{table}_pkey" if index.startswith("sqlite_auto") else index
+            return found
+        finally:
+            connection.close()
+
+    def migrate_sync(self) -> list[str]:
+        """Leave the schema at the newest version and return the names of what was applied."""
+        connection = self._connected()
+        try:
+            return migrate.apply(connection.driver_connection, self.dialect, self.sql_root)
+        finally:
+            connection.invalidate()  # Its session settings were changed for the migration.
+            connection.close()
+
+    def _connected(self) -> PoolProxiedConnection:
+        try:
+            return self._engine.raw_connection()
+        except DRIVER_ERRORS as problem:
+            raise self._translated(problem) from problem
+
+    def schema_version_sync(self) -> int:
+        """Return the newest applied migration's number; 0 for an empty database."""
+        connection = self._connected()
+        try:
+            return migrate.version(connection.driver_connection, self.dialect)
+        except DRIVER_ERRORS as problem:
+            _discard_if_broken(connection, problem)
+            raise translate(problem, unique_names={}, meanings={}) from problem
+        finally:
+            connection.close()
+
+    @property
+    def expected_version(self) -> int:
+        """The number of the newest migration this code carries."""
+        return migrate.newest(self.sql_root, self.dialect)
+
+    async def ping(self) -> None:
+        """Return when the database answers; raises DatabaseUnavailableError otherwise."""
+        await run_blocking(self._ping_sync, limiter=self._readers)
+
+    def _ping_sync(self) -> None:
+        with self._transaction(writes=False) as tx:
+            tx._cursor.execute("SELECT 1")  # the one statement that has no name
+
+    def pool_status(self) -> dict[str, int]:
+        """Return how many pooled connections are in use and how many are idle."""
+        pool = self._engine.pool
+        if not isinstance(pool, QueuePool):
+            return {"in_use": 0, "idle": 0}
+        return {"in_use": pool.checkedout(), "idle": pool.checkedin()}
+
+    def close(self) -> None:
+        """Close every pooled connection and let go of the file lock."""
+        self._engine.dispose()
+        if self._lock is not None:
+            self._lock.close()
+
+
+def _begin(connection: PoolProxiedConnection, *, writes: bool) -> None:
+    """Set the next transaction up; one that reads sees one moment and cannot change anything."""
+    driver = connection.driver_connection
+    if isinstance(driver, sqlite3.Connection):
+        driver.execute(f"PRAGMA query_only = {'OFF' if writes else 'ON'}")
+        driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+    elif isinstance(driver, psycopg.Connection):
+        # They travel with BEGIN and cost no round trip.
+        driver.read_only = not writes
+        driver.isolation_level = None if writes else psycopg.IsolationLevel.REPEATABLE_READ
+
+
+def _finish(connection: PoolProxiedConnection, how: str) -> None:
+    # SQLite runs in autocommit mode with explicit transactions: its own commit() would do nothing.
+    driver = connection.driver_connection
+    if isinstance(driver, sqlite3.Connection):
+        driver.execute(how)
+    else:
+        connection.commit()
+
+
+def _discard_if_broken(connection: PoolProxiedConnection, problem: Exception) -> None:
+    driver = connection.driver_connection
+    if isinstance(driver, psycopg.Connection) and (driver.closed or driver.broken):
+        connection.invalidate(problem)
+
+
+class _UuidText(Loader):
+    """Ids are text in both databases."""
+
+    def load(self, data: Any) -> str:
+        return bytes(data).decode()
+
+
+def _engine(setup: _Setup) -> Engine:
+    pool: dict[str, Any] = {
+        "poolclass": QueuePool,
+        "pool_size": setup.pool_size,
+        "max_overflow": 0,
+        "pool_timeout": POOL_WAIT_SECONDS,
+    }
+    if setup.dialect == "sqlite":
+        engine = create_engine(
+            setup.url,
+            connect_args={
+                "isolation_level": None,
+                "check_same_thread": False,
+                "timeout": sqlite.BUSY_SECONDS,
+            },
+            **pool,
+        )
+        event.listen(engine, "connect", sqlite.prepare)
+        event.listen(engine, "reset", sqlite.reset)
+        return engine
+    options = f"-c statement_timeout={setup.statement_timeout_ms}"
+    options += f" -c lock_timeout={setup.lock_timeout_ms} -c timezone=UTC"
+    options += f" -c idle_in_transaction_session_timeout={2 * setup.statement_timeout_ms}"
+    engine = create_engine(
+        setup.url,
+        pool_pre_ping=True,
+        pool_recycle=setup.pool_recycle_seconds,
+        connect_args={
+            "cursor_factory": psycopg.ClientCursor,
+            "options": options,
+            "connect_timeout": 3,
+            "application_name": "secrets-bridge",
+        },
+        **pool,
+    )
+    event.listen(engine, "connect", _prepare_postgres)
+    return engine
+
+
+def _prepare_postgres(driver: Any, _record: Any) -> None:
+    driver.adapters.register_loader("uuid", _UuidText)
+
+
+sqlite3.register_adapter(datetime, columns.to_text_time)

@@ -1,0 +1,21 @@
+-- What the worker's sweeps should have taken by now: rows overdue and the oldest one's delay.
+-- More than a few minutes anywhere means that no worker runs or that one of its tasks fails.
+-- Variables: none.
+-- Run:  psql -f sql/audit/sweeper_lag.sql
+\set ON_ERROR_STOP on
+SELECT 'wraps-expired' AS task, count(*) AS overdue, now() - min(expires_at) AS oldest_delay
+FROM secret_wraps WHERE expires_at <= now()
+UNION ALL
+SELECT 'requests-expired', count(*),
+       now() - min(CASE status WHEN 'pending' THEN expires_at ELSE execute_before_at END)
+FROM access_requests
+WHERE (status = 'pending' AND expires_at <= now())
+   OR (status = 'approved' AND execute_before_at <= now())
+UNION ALL
+SELECT 'jobs-recovery', count(*), now() - min(claim_expires_at)
+FROM sync_jobs WHERE status = 'claimed' AND claim_expires_at <= now()
+UNION ALL
+SELECT 'agents-stale', count(*), now() - min(coalesce(last_seen_at, created_at))
+FROM agents
+WHERE status = 'active' AND coalesce(last_seen_at, created_at) < now() - interval '5 minutes'
+ORDER BY task;

@@ -1,0 +1,22 @@
+-- name: audit_insert :count
+-- Appends one event.
+INSERT INTO audit_events (id, actor, action, resource, status, correlation_id, http_request_id,
+                          metadata, occurred_at)
+VALUES (:id, :actor, :action, :resource, :status, :correlation_id, :http_request_id, :metadata,
+        :now);
+
+-- name: audit_list :many
+-- Returns a page of events that match every given filter, newest first.
+SELECT a.id, a.actor, a.action, a.resource, a.status, a.correlation_id, a.http_request_id,
+       a.metadata, a.occurred_at
+FROM audit_events AS a
+WHERE (:actor IS NULL OR a.actor = :actor)
+  AND (:action IS NULL OR a.action = :action)
+  AND (:resource IS NULL OR a.resource = :resource)
+  AND (:status IS NULL OR a.status = :status)
+  AND (:correlation_id IS NULL OR a.correlation_id = :correlation_id)
+  AND (:since IS NULL OR a.occurred_at >= :since)
+  AND (:until IS NULL OR a.occurred_at < :until)
+  AND (:before_at IS NULL OR (a.occurred_at, a.id) < (:before_at, :before_id))
+ORDER BY a.occurred_at DESC, a.id DESC
+LIMIT :limit;

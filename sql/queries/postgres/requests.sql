@@ -1,0 +1,52 @@
+-- name: request_lock :one
+-- Holds the request until the transaction ends and returns its status, or no row.
+-- The row lock serialises decisions; SQLite has one writer and needs none.
+SELECT id, status FROM access_requests WHERE id = :id FOR UPDATE;
+
+-- name: request_list :many
+-- Returns a page of the requests the caller may see, newest first: own ones and those in scope.
+-- Scopes arrive as JSON, which the two databases unpack differently.
+SELECT r.id, r.requester_id, r.type, r.justification, r.status, r.workflow_id,
+       r.matched_policy_rule_id, r.project_id, r.environment_id, r.secret_id,
+       r.provider_connection_id, r.cluster_name, r.target_provider_type, r.target_provider_config,
+       r.target_secret_ref, r.target_keys, r.target_scope, r.snap_min_approvers,
+       r.snap_allow_self_approval, r.snap_approver_role_id, r.snap_wrap_ttl_created_seconds,
+       r.snap_wrap_ttl_approved_seconds, r.snap_wrap_ttl_claimed_seconds, r.reject_reason,
+       r.failure_reason, r.job_id, r.expires_at, r.execute_before_at, r.decided_at, r.finished_at,
+       r.created_at, r.updated_at, p.team_id, u.email AS requester_email,
+       u.display_name AS requester_name,
+       (SELECT count(*) FROM approvals AS v
+        WHERE v.request_id = r.id AND v.decision = 'approve') AS approvals_count
+FROM access_requests AS r
+JOIN local_users AS u ON u.id = r.requester_id
+LEFT JOIN projects AS p ON p.id = r.project_id
+WHERE (:requester_id IS NULL OR r.requester_id = :requester_id)
+  AND (:status IS NULL OR r.status = :status)
+  AND (:type IS NULL OR r.type = :type)
+  AND (:project_id IS NULL OR r.project_id = :project_id)
+  AND (:environment_id IS NULL OR r.environment_id = :environment_id)
+  AND (:since IS NULL OR r.created_at >= :since)
+  AND (:until IS NULL OR r.created_at < :until)
+  AND (:before_at IS NULL OR (r.created_at, r.id) < (:before_at, :before_id))
+  AND (:everything OR r.requester_id = :caller_id
+       OR (r.project_id IS NOT NULL AND EXISTS (
+         SELECT 1 FROM jsonb_array_elements(CAST(:scopes AS jsonb)) AS g (scope)
+         WHERE (g.scope ->> 'project_id' IS NULL OR g.scope ->> 'project_id' = CAST(r.project_id AS text))
+           AND (g.scope -> 'team_ids' IS NULL OR g.scope -> 'team_ids' @> to_jsonb(CAST(p.team_id AS text)))
+           AND (g.scope ->> 'environment_id' IS NULL OR g.scope ->> 'environment_id' = CAST(r.environment_id AS text))
+           AND (g.scope ->> 'secret_ref_prefix' IS NULL OR starts_with(r.target_secret_ref, g.scope ->> 'secret_ref_prefix'))
+           AND (g.scope ->> 'provider' IS NULL OR g.scope ->> 'provider' = r.target_provider_type)
+           AND (g.scope ->> 'cluster' IS NULL OR g.scope ->> 'cluster' = r.cluster_name))))
+ORDER BY r.created_at DESC, r.id DESC
+LIMIT :limit;
+
+-- name: request_list_overdue :many
+-- Returns pending requests past their end and approved ones whose job ran out of time, oldest first.
+-- Rows another sweep holds are skipped.
+SELECT id, status, requester_id, type, job_id, expires_at, execute_before_at
+FROM access_requests
+WHERE (status = 'pending' AND expires_at <= :now)
+   OR (status = 'approved' AND execute_before_at <= :now)
+ORDER BY created_at, id
+LIMIT :limit
+FOR UPDATE SKIP LOCKED;

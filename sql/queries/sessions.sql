@@ -1,0 +1,35 @@
+-- name: session_find_live :one
+-- Returns the live session behind this token hash with its user, or no row.
+SELECT s.id AS session_id, s.user_id, s.expires_at, s.idle_expires_at, s.last_mfa_at,
+       u.email, u.display_name, u.must_change_password
+FROM sessions AS s
+JOIN local_users AS u ON u.id = s.user_id
+WHERE s.token_hash = :token_hash
+  AND s.revoked_at IS NULL
+  AND s.expires_at > :now
+  AND s.idle_expires_at > :now
+  AND NOT u.disabled;
+
+-- name: session_insert :count
+-- Creates a session; only the hash of its token is stored.
+INSERT INTO sessions (id, user_id, token_hash, created_at, expires_at, idle_expires_at,
+                      last_mfa_at, revoked_at, ip, user_agent)
+VALUES (:id, :user_id, :token_hash, :now, :expires_at, :idle_expires_at, NULL, NULL, :ip,
+        :user_agent);
+
+-- name: session_touch :count
+-- Slides the idle end of a live session forward, never past its absolute end.
+UPDATE sessions
+SET idle_expires_at = CASE WHEN expires_at < :idle_expires_at THEN expires_at
+                           ELSE :idle_expires_at END
+WHERE id = :id AND revoked_at IS NULL;
+
+-- name: session_revoke :count
+-- Ends the session; 0 when it had ended before.
+UPDATE sessions SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL;
+
+-- name: session_revoke_others :count
+-- Ends every live session of the user except one.
+UPDATE sessions
+SET revoked_at = :now
+WHERE user_id = :user_id AND id <> :keep_id AND revoked_at IS NULL AND expires_at > :now;

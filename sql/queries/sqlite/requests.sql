@@ -1,0 +1,53 @@
+-- name: request_lock :one
+-- Holds the request until the transaction ends and returns its status, or no row.
+-- SQLite has one writer at a time, so the transaction itself is the lock.
+SELECT id, status FROM access_requests WHERE id = :id;
+
+-- name: request_list :many
+-- Returns a page of the requests the caller may see, newest first: own ones and those in scope.
+-- Scopes arrive as JSON, which the two databases unpack differently.
+SELECT r.id, r.requester_id, r.type, r.justification, r.status, r.workflow_id,
+       r.matched_policy_rule_id, r.project_id, r.environment_id, r.secret_id,
+       r.provider_connection_id, r.cluster_name, r.target_provider_type, r.target_provider_config,
+       r.target_secret_ref, r.target_keys, r.target_scope, r.snap_min_approvers,
+       r.snap_allow_self_approval, r.snap_approver_role_id, r.snap_wrap_ttl_created_seconds,
+       r.snap_wrap_ttl_approved_seconds, r.snap_wrap_ttl_claimed_seconds, r.reject_reason,
+       r.failure_reason, r.job_id, r.expires_at, r.execute_before_at, r.decided_at, r.finished_at,
+       r.created_at, r.updated_at, p.team_id, u.email AS requester_email,
+       u.display_name AS requester_name,
+       (SELECT count(*) FROM approvals AS v
+        WHERE v.request_id = r.id AND v.decision = 'approve') AS approvals_count
+FROM access_requests AS r
+JOIN local_users AS u ON u.id = r.requester_id
+LEFT JOIN projects AS p ON p.id = r.project_id
+WHERE (:requester_id IS NULL OR r.requester_id = :requester_id)
+  AND (:status IS NULL OR r.status = :status)
+  AND (:type IS NULL OR r.type = :type)
+  AND (:project_id IS NULL OR r.project_id = :project_id)
+  AND (:environment_id IS NULL OR r.environment_id = :environment_id)
+  AND (:since IS NULL OR r.created_at >= :since)
+  AND (:until IS NULL OR r.created_at < :until)
+  AND (:before_at IS NULL OR (r.created_at, r.id) < (:before_at, :before_id))
+  AND (:everything OR r.requester_id = :caller_id
+       OR (r.project_id IS NOT NULL AND EXISTS (
+         SELECT 1 FROM json_each(:scopes) AS g
+         WHERE (g.value ->> 'project_id' IS NULL OR g.value ->> 'project_id' = r.project_id)
+           AND (g.value -> 'team_ids' IS NULL
+              OR p.team_id IN (SELECT t.value FROM json_each(g.value, '$.team_ids') AS t))
+           AND (g.value ->> 'environment_id' IS NULL OR g.value ->> 'environment_id' = r.environment_id)
+           AND (g.value ->> 'secret_ref_prefix' IS NULL
+              OR substr(r.target_secret_ref, 1, length(g.value ->> 'secret_ref_prefix')) = g.value ->> 'secret_ref_prefix')
+           AND (g.value ->> 'provider' IS NULL OR g.value ->> 'provider' = r.target_provider_type)
+           AND (g.value ->> 'cluster' IS NULL OR g.value ->> 'cluster' = r.cluster_name))))
+ORDER BY r.created_at DESC, r.id DESC
+LIMIT :limit;
+
+-- name: request_list_overdue :many
+-- Returns pending requests past their end and approved ones whose job ran out of time, oldest first.
+-- SQLite has one writer at a time, so the transaction itself is the lock.
+SELECT id, status, requester_id, type, job_id, expires_at, execute_before_at
+FROM access_requests
+WHERE (status = 'pending' AND expires_at <= :now)
+   OR (status = 'approved' AND execute_before_at <= :now)
+ORDER BY created_at, id
+LIMIT :limit;
