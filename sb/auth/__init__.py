@@ -1,0 +1,1 @@
+"""Proving who someone is and deciding what they may do."""

@@ -1,0 +1,111 @@
+"""Who may do what: one pure decision over grants, used by routes, operations and list filters.
+
+A grant is a role's permissions at a scope. Every key of one scope must hold (AND), grants add up
+(OR), and an empty scope is global. A scope that names a team covers the team's whole subtree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SCOPE_KEYS = frozenset(
+    {"team_id", "project_id", "environment_id", "secret_ref_prefix", "provider", "cluster"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """One role given at one scope; `team_ids` is the expanded subtree of the scope's team."""
+
+    role_id: str
+    role_name: str
+    permissions: frozenset[str]
+    scope: Mapping[str, Any]
+    team_ids: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """What a permission is asked for; a missing attribute is covered by unscoped grants only."""
+
+    team_id: str | None = None
+    project_id: str | None = None
+    environment_id: str | None = None
+    secret_ref: str | None = None
+    provider: str | None = None
+    cluster: str | None = None
+
+
+GLOBAL = Resource()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visibility:
+    """The scopes a list is filtered by in SQL: everything, or any one of the scopes."""
+
+    everything: bool
+    scopes: list[dict[str, Any]] = field(default_factory=list)
+
+
+def allowed(grants: Iterable[Grant], permission: str, resource: Resource) -> bool:
+    """Tell whether some grant carries the permission at a scope that covers the resource."""
+    return any(permission in grant.permissions and _covers(grant, resource) for grant in grants)
+
+
+def holds_anywhere(grants: Iterable[Grant], permission: str) -> bool:
+    """Tell whether the permission is held at any scope; the operation still decides on the row."""
+    return any(permission in grant.permissions for grant in grants)
+
+
+def covering_roles(grants: Iterable[Grant], permission: str, resource: Resource) -> frozenset[str]:
+    """Return the ids of the roles that carry the permission over this resource."""
+    return frozenset(
+        grant.role_id
+        for grant in grants
+        if permission in grant.permissions and _covers(grant, resource)
+    )
+
+
+def visibility(grants: Iterable[Grant], permissions: Iterable[str]) -> Visibility:
+    """Return what a list query needs to show exactly what `allowed` would allow."""
+    wanted = frozenset(permissions)
+    scopes: list[dict[str, Any]] = []
+    for grant in grants:
+        if not wanted & grant.permissions or not _well_formed(grant.scope):
+            continue
+        if not grant.scope:
+            return Visibility(everything=True)
+        scopes.append(_sql_scope(grant))
+    return Visibility(everything=False, scopes=scopes)
+
+
+def _sql_scope(grant: Grant) -> dict[str, Any]:
+    scope: dict[str, Any] = {k: v for k, v in grant.scope.items() if k != "team_id"}
+    if "team_id" in grant.scope:
+        scope["team_ids"] = sorted(grant.team_ids)
+    return scope
+
+
+def _covers(grant: Grant, resource: Resource) -> bool:
+    if not _well_formed(grant.scope):
+        return False
+    return all(_holds(key, value, grant, resource) for key, value in grant.scope.items())
+
+
+def _holds(key: str, value: str, grant: Grant, resource: Resource) -> bool:
+    match key:
+        case "team_id":
+            return resource.team_id is not None and resource.team_id in grant.team_ids
+        case "secret_ref_prefix":
+            return resource.secret_ref is not None and resource.secret_ref.startswith(value)
+        case _:
+            return bool(getattr(resource, key) == value)
+
+
+def _well_formed(scope: Mapping[str, Any]) -> bool:
+    # A scope this code cannot read must never widen into a global one: it covers nothing.
+    return all(
+        key in SCOPE_KEYS and isinstance(value, str) and value for key, value in scope.items()
+    )
