@@ -1,0 +1,1 @@
+"""Operations: plain functions of an open transaction, one noun per module."""

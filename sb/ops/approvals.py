@@ -1,0 +1,161 @@
+"""Votes: one person, one vote, never on one's own request; the quorum makes exactly one job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sb.db.engine import Transaction
+from sb.ids import new_id
+from sb.ops import audit, jobs, requests
+from sb.ops.callers import Actor, Caller, System
+from sb.ops.errors import (
+    AlreadyVotedError,
+    ApproverRoleRequiredError,
+    RequestNotPendingError,
+    SelfApprovalForbiddenError,
+    WrapExpiredError,
+)
+
+POLICY = System(part="policy")
+
+
+def approve(
+    tx: Transaction, *, caller: Caller, request_id: str, comment: str | None, now: datetime
+) -> requests.Seen:
+    """Add the caller's vote; at the quorum the request is approved and its one job enqueued.
+
+    A second vote of the same person is refused.
+    """
+    # 1. Lock, then check in the order the caller can understand.
+    row = _lock_decidable(
+        tx, caller=caller, request_id=request_id, action="request.approve", now=now
+    )
+    # 2. The vote, then the quorum, counted under the lock.
+    _vote(tx, caller=caller, request_id=request_id, decision="approve", comment=comment, now=now)
+    votes = int(tx.scalar("approval_count", request_id=request_id))
+    required = int(row["snap_min_approvers"])
+    reached = votes >= required
+    audit.record(
+        tx,
+        by=caller,
+        action="request.approve",
+        resource=f"request:{request_id}",
+        correlation_id=request_id,
+        metadata={"approves": votes, "required": required, "became_approved": reached},
+        now=now,
+    )
+    wake = _approve(tx, row=row, by=caller, now=now) if reached else None
+    seen = requests.show(tx, caller=caller, request_id=request_id, now=now)
+    return requests.Seen(
+        row=seen.row, votes=seen.votes, allowed_actions=seen.allowed_actions, wake=wake
+    )
+
+
+def reject(
+    tx: Transaction, *, caller: Caller, request_id: str, reason: str, now: datetime
+) -> requests.Seen:
+    """Record the caller's rejection and end the request at once; a second call is refused."""
+    row = _lock_decidable(
+        tx, caller=caller, request_id=request_id, action="request.reject", now=now
+    )
+    _vote(tx, caller=caller, request_id=request_id, decision="reject", comment=reason, now=now)
+    if tx.count("request_reject", id=request_id, reject_reason=reason, now=now) == 0:
+        raise RequestNotPendingError(status_now=row["status"])
+    tx.count(
+        "wrap_expire_at",
+        request_id=request_id,
+        expires_at=now + requests.WRAPS_AFTER_REFUSAL,
+        now=now,
+    )
+    audit.record(
+        tx,
+        by=caller,
+        action="request.reject",
+        resource=f"request:{request_id}",
+        correlation_id=request_id,
+        now=now,
+    )
+    return requests.show(tx, caller=caller, request_id=request_id, now=now)
+
+
+def approve_without_vote(tx: Transaction, *, request_id: str, now: datetime) -> str:
+    """Approve a request whose workflow asks nobody; return where its job will be waited for."""
+    row = tx.one("request_find", id=request_id)
+    if row is None:
+        raise RequestNotPendingError
+    audit.record(
+        tx,
+        by=POLICY,
+        action="request.approve",
+        resource=f"request:{request_id}",
+        correlation_id=request_id,
+        metadata={"approves": 0, "required": 0, "became_approved": True},
+        now=now,
+    )
+    return _approve(tx, row=row, by=POLICY, now=now)
+
+
+def _lock_decidable(
+    tx: Transaction, *, caller: Caller, request_id: str, action: str, now: datetime
+) -> Mapping[str, Any]:
+    row = requests.lock_visible(tx, caller=caller, request_id=request_id)
+    if row["status"] != "pending":
+        raise RequestNotPendingError(status_now=row["status"])
+    if row["expires_at"] <= now:
+        raise RequestNotPendingError(
+            "The request has expired; ask for a new one.", status_now="expired"
+        )
+    if row["requester_id"] == caller.user_id and not row["snap_allow_self_approval"]:
+        raise SelfApprovalForbiddenError(
+            audit=requests.denied(action, request_id, "self_approval_forbidden")
+        )
+    requests.require_approver(row, caller=caller, action=action)
+    if not requests.may_decide(row, caller=caller):
+        raise ApproverRoleRequiredError(
+            audit=requests.denied(action, request_id, "approver_role_required")
+        )
+    if tx.one("approval_of", request_id=request_id, approver_id=caller.user_id) is not None:
+        raise AlreadyVotedError(audit=requests.denied(action, request_id, "already_voted"))
+    return row
+
+
+def _vote(
+    tx: Transaction,
+    *,
+    caller: Caller,
+    request_id: str,
+    decision: str,
+    comment: str | None,
+    now: datetime,
+) -> None:
+    tx.count(
+        "approval_insert",
+        id=new_id(),
+        request_id=request_id,
+        approver_id=caller.user_id,
+        decision=decision,
+        comment=comment,
+        now=now,
+    )
+
+
+def _approve(tx: Transaction, *, row: Mapping[str, Any], by: Actor, now: datetime) -> str:
+    """Move the request to approved with its one job; return where agents wait for it."""
+    request_id = row["id"]
+    # A patch whose values have expired could only write half of what was asked: never revive them.
+    if tx.scalar("wrap_count_expired", request_id=request_id, now=now):
+        raise WrapExpiredError(
+            "The values of this request have expired; ask the requester to submit it again."
+        )
+    ends_at = now + timedelta(seconds=row["snap_wrap_ttl_approved_seconds"])
+    job_id = new_id()
+    jobs.enqueue_for_request(tx, row=row, job_id=job_id, by=by, now=now)
+    moved = tx.count(
+        "request_approve", id=request_id, job_id=job_id, execute_before_at=ends_at, now=now
+    )
+    if moved == 0:
+        raise RequestNotPendingError(status_now=row["status"])
+    tx.count("wrap_expire_at", request_id=request_id, expires_at=ends_at, now=now)
+    return jobs.wake_channel(row["provider_connection_id"])

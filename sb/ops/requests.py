@@ -1,0 +1,193 @@
+"""Access requests as people see them: shown, listed, cancelled, and what each may do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sb.auth.access import GLOBAL, Resource, allowed, covering_roles, visibility
+from sb.db.engine import Transaction
+from sb.errors import Denial, PermissionDeniedError
+from sb.ops import audit
+from sb.ops.callers import Caller
+from sb.ops.errors import (
+    NotTheRequesterError,
+    OutOfScopeProjectError,
+    RequestNotFoundError,
+    RequestNotPendingError,
+)
+
+#: Any of these over a request's scope lets a person see it; its requester always may.
+SEEN_BY = ("secret.approve", "secret.list", "secret.request")
+#: Values may be revealed while their request is in one of these states.
+RETRIEVABLE_IN = ("approved", "executed")
+#: How long unspent wraps of a rejected or cancelled request stay before the sweep may take them.
+WRAPS_AFTER_REFUSAL = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A request as one caller may see it, with what that caller may do next."""
+
+    row: Mapping[str, Any]
+    votes: list[Mapping[str, Any]]
+    allowed_actions: list[str]
+    #: Where agents wait for the job this change made claimable, if it made one.
+    wake: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    requester_id: str | None = None
+    status: str | None = None
+    type: str | None = None
+    project_id: str | None = None
+    environment_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def show(tx: Transaction, *, caller: Caller, request_id: str, now: datetime) -> Seen:
+    """Return the request with its votes and what the caller may do, or refuse as not found."""
+    return seen_by(tx, caller=caller, request_id=request_id, wake=None, now=now)
+
+
+def list_requests(
+    tx: Transaction,
+    *,
+    caller: Caller,
+    filters: Filters,
+    before: tuple[datetime, str] | None,
+    limit: int,
+    now: datetime,
+) -> list[Seen]:
+    """Return up to `limit` requests the caller may see, newest first, older than `before`."""
+    seen = visibility(caller.grants, SEEN_BY)
+    rows = tx.many(
+        "request_list",
+        caller_id=caller.user_id,
+        everything=seen.everything,
+        scopes=seen.scopes,
+        requester_id=filters.requester_id,
+        status=filters.status,
+        type=filters.type,
+        project_id=filters.project_id,
+        environment_id=filters.environment_id,
+        since=filters.since,
+        until=filters.until,
+        before_at=before[0] if before else None,
+        before_id=before[1] if before else None,
+        limit=limit,
+    )
+    return [
+        Seen(row=row, votes=[], allowed_actions=allowed_actions(row, caller=caller, now=now))
+        for row in rows
+    ]
+
+
+def cancel(tx: Transaction, *, caller: Caller, request_id: str, now: datetime) -> Seen:
+    """Move the caller's own pending request to cancelled; a second call is refused."""
+    # 1. Lock, then look: the status cannot change under the decision.
+    row = lock_visible(tx, caller=caller, request_id=request_id)
+    if row["requester_id"] != caller.user_id:
+        raise NotTheRequesterError(audit=denied("request.cancel", request_id, "not_the_requester"))
+    if tx.count("request_cancel", id=request_id, now=now) == 0:
+        raise RequestNotPendingError(status_now=row["status"])
+    # 2. Its values will never be used.
+    tx.count("wrap_expire_at", request_id=request_id, expires_at=now + WRAPS_AFTER_REFUSAL, now=now)
+    audit.record(
+        tx,
+        by=caller,
+        action="request.cancel",
+        resource=f"request:{request_id}",
+        correlation_id=request_id,
+        now=now,
+    )
+    return seen_by(tx, caller=caller, request_id=request_id, wake=None, now=now)
+
+
+def lock_visible(tx: Transaction, *, caller: Caller, request_id: str) -> Mapping[str, Any]:
+    """Hold the request until the transaction ends and return it, or refuse as not found."""
+    # The lock serialises votes, cancels and expiry, so the read below stays true until commit.
+    if tx.one("request_lock", id=request_id) is None:
+        raise RequestNotFoundError
+    return find_visible(tx, caller=caller, request_id=request_id)
+
+
+def find_visible(tx: Transaction, *, caller: Caller, request_id: str) -> Mapping[str, Any]:
+    """Return the request if the caller may see it, or refuse as not found."""
+    row = tx.one("request_find", id=request_id)
+    if row is None or not may_see(row, caller=caller):
+        raise RequestNotFoundError
+    return row
+
+
+def may_see(row: Mapping[str, Any], *, caller: Caller) -> bool:
+    """Tell whether the request is the caller's own or in scope of a permission to see it."""
+    if row["requester_id"] == caller.user_id:
+        return True
+    resource = resource_of(row)
+    return any(allowed(caller.grants, permission, resource) for permission in SEEN_BY)
+
+
+def resource_of(row: Mapping[str, Any]) -> Resource:
+    """Return what permissions are checked against; without a project only unscoped grants fit."""
+    if row["project_id"] is None:
+        return GLOBAL
+    return Resource(
+        team_id=row["team_id"],
+        project_id=row["project_id"],
+        environment_id=row["environment_id"],
+        secret_ref=row["target_secret_ref"],
+        provider=row["target_provider_type"],
+        cluster=row["cluster_name"],
+    )
+
+
+def denied(action: str, request_id: str, error_kind: str) -> Denial:
+    """Return the audit row of a refusal about this request."""
+    return Denial(action, f"request:{request_id}", correlation_id=request_id, error_kind=error_kind)
+
+
+def require_approver(row: Mapping[str, Any], *, caller: Caller, action: str) -> None:
+    """Refuse a caller who may see the request but not decide on it."""
+    if not allowed(caller.grants, "secret.approve", resource_of(row)):
+        audit_row = denied(action, row["id"], "out_of_scope_project")
+        if row["project_id"] is not None:
+            raise OutOfScopeProjectError(audit=audit_row)
+        raise PermissionDeniedError(permission="secret.approve", audit=audit_row)
+
+
+def allowed_actions(row: Mapping[str, Any], *, caller: Caller, now: datetime) -> list[str]:
+    """Return what this caller may do with the request at this moment."""
+    own = row["requester_id"] == caller.user_id
+    if row["status"] == "pending" and row["expires_at"] > now:
+        votes = ["approve", "reject"] if may_decide(row, caller=caller) else []
+        return [*votes, *(["cancel"] if own else [])]
+    if own and row["type"] == "read" and row["status"] in RETRIEVABLE_IN:
+        return ["reveal"]
+    return []
+
+
+def may_decide(row: Mapping[str, Any], *, caller: Caller) -> bool:
+    """Tell whether the caller could vote on the request, their earlier vote aside."""
+    if row["requester_id"] == caller.user_id and not row["snap_allow_self_approval"]:
+        return False
+    resource = resource_of(row)
+    if not allowed(caller.grants, "secret.approve", resource):
+        return False
+    role = row["snap_approver_role_id"]
+    return role is None or role in covering_roles(caller.grants, "secret.approve", resource)
+
+
+def seen_by(
+    tx: Transaction, *, caller: Caller, request_id: str, wake: str | None, now: datetime
+) -> Seen:
+    row = find_visible(tx, caller=caller, request_id=request_id)
+    votes = tx.many("approval_list", request_id=request_id)
+    actions = allowed_actions(row, caller=caller, now=now)
+    if any(vote["approver_id"] == caller.user_id for vote in votes):
+        actions = [action for action in actions if action not in ("approve", "reject")]
+    return Seen(row=row, votes=votes, allowed_actions=actions, wake=wake)

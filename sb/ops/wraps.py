@@ -1,0 +1,333 @@
+"""Wraps: sealed values with an end, spent once, by the requester or by the agent that wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sb.db.engine import Transaction
+from sb.errors import Denial
+from sb.kms.envelope import SealedWrap
+from sb.ops import audit, jobs, requests, targets
+from sb.ops.callers import Actor, AgentCaller, Caller
+from sb.ops.errors import (
+    KeyNotRequestedError,
+    NotTheRequesterError,
+    ReadRequestsOnlyError,
+    RequestNotApprovedError,
+    RequestNotRetrievableError,
+    WrapConsumedError,
+    WrapExpiredError,
+    WrapNotFoundError,
+)
+
+RETRIEVE = "wrap.retrieve"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrapState:
+    """A wrap without its value."""
+
+    id: str
+    request_id: str
+    key_name: str
+    byte_length: int
+    consumed: bool
+    expires_at: datetime
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredWrap:
+    """A wrap with its ciphertext; it is read before the transaction that spends it."""
+
+    id: str
+    request_id: str
+    key_name: str
+    sealed: SealedWrap
+
+
+def store_submitted(
+    tx: Transaction,
+    *,
+    by: Caller,
+    request_id: str,
+    environment_id: str | None,
+    wrap_id: str,
+    key_name: str,
+    sealed: SealedWrap,
+    expires_at: datetime,
+    now: datetime,
+) -> None:
+    """Store one value of a submitted patch with its audit row."""
+    tx.count(
+        "wrap_insert",
+        id=wrap_id,
+        request_id=request_id,
+        environment_id=environment_id,
+        key_name=key_name,
+        expires_at=expires_at,
+        now=now,
+        **_columns(sealed),
+    )
+    _record_create(
+        tx,
+        by=by,
+        wrap_id=wrap_id,
+        request_id=request_id,
+        key_name=key_name,
+        sealed=sealed,
+        expires_at=expires_at,
+        now=now,
+    )
+
+
+def store_from_agent(
+    tx: Transaction,
+    *,
+    agent: AgentCaller,
+    lease_token_hash: bytes,
+    request_id: str,
+    wrap_id: str,
+    key_name: str,
+    sealed: SealedWrap,
+    now: datetime,
+) -> WrapState:
+    """Store a value the agent read, under its live lease; a key posted again replaces it unseen.
+
+    A key the requester has revealed keeps its spent wrap: the call succeeds, nothing changes.
+    """
+    # 1. The agent must hold the job; the request must be an approved read that names the key.
+    jobs.require_lease(
+        tx,
+        agent=agent,
+        request_id=request_id,
+        lease_token_hash=lease_token_hash,
+        action="wrap.create",
+        now=now,
+    )
+    request = tx.one("request_find", id=request_id)
+    if request is None or request["type"] != "read":
+        raise ReadRequestsOnlyError
+    if request["status"] != "approved":
+        raise RequestNotApprovedError
+    _require_key(tx, request=request, key_name=key_name)
+    # 2. One wrap for one key.
+    expires_at = now + timedelta(seconds=request["snap_wrap_ttl_approved_seconds"])
+    stored = tx.count(
+        "wrap_put",
+        id=wrap_id,
+        request_id=request_id,
+        environment_id=request["environment_id"],
+        key_name=key_name,
+        expires_at=expires_at,
+        now=now,
+        **_columns(sealed),
+    )
+    if stored:
+        _record_create(
+            tx,
+            by=agent,
+            wrap_id=wrap_id,
+            request_id=request_id,
+            key_name=key_name,
+            sealed=sealed,
+            expires_at=expires_at,
+            now=now,
+        )
+    row = tx.one("wrap_find_by_key", request_id=request_id, key_name=key_name)
+    if row is None:
+        raise WrapNotFoundError
+    return _state({**row, "created_at": now})
+
+
+def _require_key(tx: Transaction, *, request: Mapping[str, Any], key_name: str) -> None:
+    """Refuse a key nobody asked for, or one the binding has stopped allowing since."""
+    keys = request["target_keys"]
+    refused = KeyNotRequestedError(
+        audit=requests.denied("wrap.create", request["id"], "key_not_requested")
+    )
+    if keys and key_name not in keys:
+        raise refused
+    if request["secret_id"] is None:
+        return
+    binding = tx.one(
+        "binding_find", project_id=request["project_id"], secret_id=request["secret_id"]
+    )
+    if binding is None:
+        raise refused
+    targets.check_binding(binding, operation="read", keys=[key_name])
+
+
+def list_wraps(tx: Transaction, *, caller: Caller, request_id: str) -> list[WrapState]:
+    """Return the request's wraps, without values, to its requester only."""
+    row = requests.find_visible(tx, caller=caller, request_id=request_id)
+    if row["requester_id"] != caller.user_id:
+        raise NotTheRequesterError(audit=requests.denied("wrap.list", request_id, "not_requester"))
+    rows = tx.many("wrap_list", request_id=request_id)
+    return [_state({**wrap, "request_id": request_id}) for wrap in rows]
+
+
+def find_for_requester(
+    tx: Transaction, *, caller: Caller, request_id: str, wrap_id: str, now: datetime
+) -> StoredWrap:
+    """Return a wrap the caller may reveal now; spending it comes after its key is unwrapped."""
+    request = requests.find_visible(tx, caller=caller, request_id=request_id)
+    if request["requester_id"] != caller.user_id:
+        raise NotTheRequesterError(audit=requests.denied(RETRIEVE, request_id, "not_requester"))
+    wrap = tx.one("wrap_find", id=wrap_id)
+    if wrap is None or wrap["request_id"] != request_id or request["type"] != "read":
+        raise WrapNotFoundError
+    if request["status"] not in requests.RETRIEVABLE_IN:
+        raise RequestNotRetrievableError(status_now=request["status"])
+    _require_unspent(wrap, now=now)
+    return _stored(wrap)
+
+
+def spend_by_requester(tx: Transaction, *, caller: Caller, wrap: StoredWrap, now: datetime) -> None:
+    """Spend the wrap for the requester; of any number of concurrent calls exactly one succeeds."""
+    # 1. The guarded update decides: it matches only a live, unspent wrap.
+    if tx.count("wrap_consume_by_user", id=wrap.id, user_id=caller.user_id, now=now) == 0:
+        row = tx.one("wrap_find", id=wrap.id)
+        if row is None:
+            raise WrapNotFoundError
+        _require_unspent(row, now=now)
+        raise WrapConsumedError
+    # 2. Who saw which value, when.
+    audit.record(
+        tx,
+        by=caller,
+        action=RETRIEVE,
+        resource=f"wrap:{wrap.id}",
+        correlation_id=wrap.request_id,
+        metadata={"request_id": wrap.request_id, "key_name": wrap.key_name},
+        now=now,
+    )
+
+
+def find_for_agent(
+    tx: Transaction,
+    *,
+    agent: AgentCaller,
+    lease_token_hash: bytes,
+    wrap_id: str,
+    now: datetime,
+) -> StoredWrap:
+    """Return a patch value to the agent that holds its job, with the audit row of the hand-over.
+
+    The same live lease may fetch again; the wrap is spent when the job succeeds.
+    """
+    wrap = tx.one("wrap_find", id=wrap_id)
+    if wrap is None:
+        raise WrapNotFoundError
+    jobs.require_lease(
+        tx,
+        agent=agent,
+        request_id=wrap["request_id"],
+        lease_token_hash=lease_token_hash,
+        action=RETRIEVE,
+        now=now,
+    )
+    request = tx.one("request_find", id=wrap["request_id"])
+    if request is None or request["type"] != "patch":
+        raise WrapNotFoundError
+    if request["status"] != "approved":
+        raise RequestNotApprovedError
+    _require_unspent(wrap, now=now)
+    audit.record(
+        tx,
+        by=agent,
+        action=RETRIEVE,
+        resource=f"wrap:{wrap_id}",
+        correlation_id=wrap["request_id"],
+        metadata={"request_id": wrap["request_id"], "key_name": wrap["key_name"]},
+        now=now,
+    )
+    return _stored(wrap)
+
+
+def _require_unspent(wrap: Mapping[str, Any], *, now: datetime) -> None:
+    if wrap["consumed_at"] is not None:
+        raise WrapConsumedError(audit=_retrieve_denied(wrap, "already_consumed"))
+    if wrap["expires_at"] <= now:
+        raise WrapExpiredError(audit=_retrieve_denied(wrap, "expired"))
+
+
+def _retrieve_denied(wrap: Mapping[str, Any], error_kind: str) -> Denial:
+    return Denial(
+        RETRIEVE,
+        f"wrap:{wrap['id']}",
+        correlation_id=wrap["request_id"],
+        error_kind=error_kind,
+    )
+
+
+def _stored(row: Mapping[str, Any]) -> StoredWrap:
+    return StoredWrap(
+        id=row["id"],
+        request_id=row["request_id"],
+        key_name=row["key_name"],
+        sealed=SealedWrap(
+            encrypted_value=row["encrypted_value"],
+            nonce=row["nonce"],
+            data_key_ciphertext=row["data_key_ciphertext"],
+            kms_key_id=row["kms_key_id"],
+            algorithm=row["algorithm"],
+            content_hmac=row["content_hmac"],
+            byte_length=row["byte_length"],
+        ),
+    )
+
+
+def _state(row: Mapping[str, Any]) -> WrapState:
+    return WrapState(
+        id=row["id"],
+        request_id=row["request_id"],
+        key_name=row["key_name"],
+        byte_length=row["byte_length"],
+        consumed=row["consumed_at"] is not None,
+        expires_at=row["expires_at"],
+        created_at=row["created_at"],
+    )
+
+
+def _columns(sealed: SealedWrap) -> dict[str, Any]:
+    return {
+        "encrypted_value": sealed.encrypted_value,
+        "nonce": sealed.nonce,
+        "data_key_ciphertext": sealed.data_key_ciphertext,
+        "kms_key_id": sealed.kms_key_id,
+        "algorithm": sealed.algorithm,
+        "content_hmac": sealed.content_hmac,
+        "byte_length": sealed.byte_length,
+    }
+
+
+def _record_create(
+    tx: Transaction,
+    *,
+    by: Actor,
+    wrap_id: str,
+    request_id: str,
+    key_name: str,
+    sealed: SealedWrap,
+    expires_at: datetime,
+    now: datetime,
+) -> None:
+    audit.record(
+        tx,
+        by=by,
+        action="wrap.create",
+        resource=f"wrap:{wrap_id}",
+        correlation_id=request_id,
+        metadata={
+            "key_name": key_name,
+            "byte_length": sealed.byte_length,
+            "content_hmac": sealed.content_hmac.hex(),
+            "kms_key_id": sealed.kms_key_id,
+            "ttl_seconds": int((expires_at - now).total_seconds()),
+        },
+        now=now,
+    )
