@@ -1,0 +1,251 @@
+"""The application: declared routes under `/api/v1`, probes, metrics and the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from pydantic import BaseModel, TypeAdapter
+from quart import Response, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
+
+from sb.errors import InvalidInputError
+from sb.http import errors, guards, health, openapi
+from sb.http.bodies import (
+    MAX_BODY_BYTES,
+    InvalidJsonError,
+    UnsupportedMediaTypeError,
+    parse_body,
+    parse_query,
+)
+from sb.http.declare import REGISTRY, Agent, Call, Cookie, Public, Reply, RouteDeclaration, Session
+from sb.http.endings import WholeEndings
+from sb.http.limits import enforce
+from sb.http.observe import Observed, name_route
+from sb.http.routes import load_all
+from sb.http.state import AppState
+from sb.ids import is_id
+from sb.ops.callers import Actor, AgentCaller, Anonymous, Caller
+
+PREFIX = "/api/v1"
+BODY_SECONDS = 10
+UNREADABLE = (InvalidInputError, InvalidJsonError, UnsupportedMediaTypeError)
+
+
+class _IdConverter(BaseConverter):
+    """One path segment; whether it is an id is checked later, so that a bad one is a 400."""
+
+
+def create_app(state: AppState) -> QuartTrio:
+    """Return the application over this state; only declared routes are served."""
+    load_all()
+    app = QuartTrio("sb", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["BODY_TIMEOUT"] = BODY_SECONDS
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    # A doubled slash is an unknown path; following it would redirect to whatever Host said.
+    app.url_map.merge_slashes = False
+    app.url_map.converters["id"] = _IdConverter
+    for declaration in REGISTRY:
+        app.add_url_rule(
+            PREFIX + declaration.path,
+            endpoint=declaration.name,
+            view_func=_view(declaration, state),
+            methods=[declaration.method],
+        )
+    health.register(app, state)
+    openapi.register(app)
+    _refuse_undeclared(app)
+
+    async def unmatched(problem: Exception) -> Response:
+        return _response(await _refused(problem, state=state, caller=None, agent=None, route=""))
+
+    app.register_error_handler(HTTPException, unmatched)
+    app.asgi_app = Observed(WholeEndings(app.asgi_app), state)  # type: ignore[method-assign]
+    return app
+
+
+def _refuse_undeclared(app: QuartTrio) -> None:
+    declared = {declaration.name for declaration in REGISTRY}
+    served = {rule.endpoint for rule in app.url_map.iter_rules()}
+    unknown = served - declared - health.ENDPOINTS - openapi.ENDPOINTS
+    if unknown:
+        msg = f"served without a declaration: {sorted(unknown)}"
+        raise RuntimeError(msg)
+
+
+def _view(declaration: RouteDeclaration, state: AppState) -> Callable[..., Awaitable[Response]]:
+    async def view(**ids: str) -> Response:
+        scope: Any = request.scope
+        name_route(scope, PREFIX + declaration.path)
+        caller: Caller | None = None
+        agent: AgentCaller | None = None
+        try:
+            found = _checked_ids(ids)
+            # Who, then whether, then how often, then what: a stranger learns nothing of the body.
+            caller, agent = await _authenticate(declaration, state, found)
+            if (actor := caller or agent) is not None:
+                scope["sb.actor"] = actor.actor
+            await _limit(declaration, state, caller, agent)
+            call = await _call(declaration, state, found, caller, agent)
+            return _response(await declaration.handler(call), declaration.status, state)
+        except Exception as problem:  # noqa: BLE001 # the one boundary where errors become responses
+            return _response(
+                await _refused(
+                    problem, state=state, caller=caller, agent=agent, route=declaration.name
+                )
+            )
+
+    return view
+
+
+def _checked_ids(ids: dict[str, str]) -> dict[str, str]:
+    found = {name: text.lower() for name, text in ids.items()}
+    for name, text in found.items():
+        if not is_id(text):
+            raise errors.InvalidIdError(field=name)
+    return found
+
+
+async def _authenticate(
+    declaration: RouteDeclaration, state: AppState, ids: dict[str, str]
+) -> tuple[Caller | None, AgentCaller | None]:
+    scope: Any = request.scope
+    access = declaration.access
+    if isinstance(access, Agent):
+        agent = await guards.find_agent(
+            state,
+            agent_id=ids["agent_id"],
+            headers=_headers(),
+            client_ip=scope["sb.client_ip"],
+            request_id=scope["sb.request_id"],
+        )
+        return None, agent
+    if isinstance(access, Public) and not access.with_session:
+        return None, None
+    caller = await guards.find_session(
+        state,
+        method=declaration.method,
+        headers=_headers(),
+        cookie=request.cookies.get(guards.COOKIE),
+        request_id=scope["sb.request_id"],
+    )
+    if isinstance(access, Session):
+        caller = guards.require_person(caller)
+        if access.permission is not None:
+            guards.require_permission(
+                caller, access.permission, access.scope, route=declaration.name
+            )
+    return caller, None
+
+
+def _headers() -> dict[str, str]:
+    return {name.lower(): value for name, value in request.headers.items()}
+
+
+async def _limit(
+    declaration: RouteDeclaration,
+    state: AppState,
+    caller: Caller | None,
+    agent: AgentCaller | None,
+) -> None:
+    if declaration.limit is None:
+        return
+    scope: Any = request.scope
+    key: str = scope["sb.client_ip"]
+    if declaration.limit.key == "user" and caller is not None:
+        key = caller.user_id
+    if declaration.limit.key == "agent" and agent is not None:
+        key = agent.agent_id
+    await enforce(declaration.limit, state=state, key=key)
+
+
+async def _call(
+    declaration: RouteDeclaration,
+    state: AppState,
+    ids: dict[str, str],
+    caller: Caller | None,
+    agent: AgentCaller | None,
+) -> Call[Any]:
+    scope: Any = request.scope
+    body: BaseModel | None = None
+    raw = b""
+    if declaration.body is not None:
+        raw = cast("bytes", await request.get_data(cache=False))
+        try:
+            body = parse_body(
+                declaration.body,
+                raw,
+                content_type=request.headers.get("content-type"),
+                optional=declaration.body_optional,
+            )
+        except UNREADABLE as problem:
+            problem.audit = declaration.invalid_body
+            raise
+    query = None
+    if declaration.query is not None:
+        query = parse_query(declaration.query, dict(request.args.lists()))
+    return Call(
+        route=declaration,
+        state=state,
+        body=body,
+        query=query,
+        raw_body=raw,
+        ids=ids,
+        caller=caller,
+        calling_agent=agent,
+        headers=_headers(),
+        path=request.path,
+        request_id=scope["sb.request_id"],
+        client_ip=scope["sb.client_ip"],
+        user_agent=request.headers.get("user-agent"),
+    )
+
+
+async def _refused(
+    problem: Exception,
+    *,
+    state: AppState,
+    caller: Caller | None,
+    agent: AgentCaller | None,
+    route: str,
+) -> Reply:
+    scope: Any = request.scope
+    request_id = scope["sb.request_id"]
+    by: Actor = caller or agent or Anonymous(http_request_id=request_id)
+    return await errors.to_reply(problem, state=state, by=by, request_id=request_id, route=route)
+
+
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+def _response(reply: Reply, status: int = 200, state: AppState | None = None) -> Response:
+    payload = b"" if reply.body is None else _ANYTHING.dump_json(reply.body)
+    response = Response(payload, status=reply.status or status, content_type="application/json")
+    if reply.body is None:
+        response.headers.pop("Content-Type", None)
+    response.headers["Cache-Control"] = "no-store"
+    for name, value in reply.headers.items():
+        response.headers[name] = value
+    for cookie in reply.cookies:
+        _set_cookie(response, cookie, secure=state is None or state.secure_cookies)
+    return response
+
+
+def _set_cookie(response: Response, cookie: Cookie, *, secure: bool) -> None:
+    if cookie.expires_at is None:
+        response.delete_cookie(
+            cookie.name, path="/", secure=secure, httponly=True, samesite="Strict"
+        )
+        return
+    response.set_cookie(
+        cookie.name,
+        cookie.value,
+        expires=cookie.expires_at,
+        path="/",
+        secure=secure,
+        httponly=True,
+        samesite="Strict",
+    )

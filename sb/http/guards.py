@@ -1,0 +1,114 @@
+"""Who is calling: sessions of people, secrets of agents, same-origin for cookies, permissions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from sb.auth.access import GLOBAL, allowed, holds_anywhere
+from sb.auth.tokens import is_token, token_hash
+from sb.clock import utc_now
+from sb.errors import AuthenticationRequiredError, Denial, PermissionDeniedError, SbError
+from sb.http.limits import RateLimit, enforce
+from sb.http.state import AppState
+from sb.ops import agents, sessions
+from sb.ops.callers import AgentCaller, Caller
+from sb.ops.errors import AgentAuthRejectedError
+
+COOKIE = "sb_session"
+AUTH_FAILURES = RateLimit("agent:auth-fail", 20, key="ip", on_failure="open")
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class OriginMismatchError(SbError):
+    code = "origin_mismatch"
+    status = 403
+    message = "A cookie session changes state from the product's own pages only."
+
+
+async def find_session(
+    state: AppState,
+    *,
+    method: str,
+    headers: Mapping[str, str],
+    cookie: str | None,
+    request_id: str,
+) -> Caller | None:
+    """Return the person behind the bearer token or, without one, behind the cookie, or None."""
+    authorization = headers.get("authorization")
+    if authorization is not None:
+        scheme, _, token = authorization.partition(" ")
+        # A credential that is there decides: a bad one never falls through to the cookie.
+        token = token.strip() if scheme.lower() == "bearer" else ""
+    else:
+        token = cookie or ""
+    if not is_token(token):
+        return None
+    caller = await state.db.read(
+        sessions.authenticate,
+        token_hash=token_hash(token),
+        now=utc_now(),
+        rules=state.session_rules,
+    )
+    if caller is None:
+        return None
+    if authorization is None and method not in SAFE_METHODS:
+        require_same_origin(state, headers)
+    if caller.touch_due:
+        await state.db.run(
+            sessions.touch, session_id=caller.session_id, rules=state.session_rules, now=utc_now()
+        )
+    return dataclasses.replace(caller, http_request_id=request_id)
+
+
+def require_same_origin(state: AppState, headers: Mapping[str, str]) -> None:
+    """Refuse a cookie's change of state that another site could have sent."""
+    origin = headers.get("origin")
+    if origin is not None:
+        host = headers.get("host", "")
+        own = (
+            {state.public_origin} if state.public_origin else {f"http://{host}", f"https://{host}"}
+        )
+        if origin in own:
+            return
+    elif headers.get("sec-fetch-site") in ("same-origin", "none"):
+        return
+    raise OriginMismatchError
+
+
+def require_permission(caller: Caller, permission: str, scope: str, *, route: str) -> None:
+    """Refuse a person who holds the permission nowhere, or not globally where that is needed."""
+    held = (
+        allowed(caller.grants, permission, GLOBAL)
+        if scope == "global"
+        else holds_anywhere(caller.grants, permission)
+    )
+    if not held:
+        raise PermissionDeniedError(
+            permission=permission,
+            audit=Denial("access.denied", f"route:{route}", permission=permission),
+        )
+
+
+async def find_agent(
+    state: AppState, *, agent_id: str, headers: Mapping[str, str], client_ip: str, request_id: str
+) -> AgentCaller:
+    """Return the agent of the path by its own secret; every refusal looks the same."""
+    # A text no secret ever had is judged like any other, so that it leaves the same trace.
+    secret = headers.get("x-agent-secret", "")
+    try:
+        agent = await state.db.read(
+            agents.authenticate, agent_id=agent_id, secret_hash=token_hash(secret), now=utc_now()
+        )
+    except AgentAuthRejectedError:
+        # Guessing is slow, and cannot fill the audit log.
+        await enforce(AUTH_FAILURES, state=state, key=client_ip)
+        raise
+    return dataclasses.replace(agent, http_request_id=request_id)
+
+
+def require_person(caller: Caller | None) -> Caller:
+    """Return the caller, or ask to sign in."""
+    if caller is None:
+        raise AuthenticationRequiredError(headers={"WWW-Authenticate": "Bearer"})
+    return caller

@@ -1,0 +1,170 @@
+"""Rate limits of every limited route, and Idempotency-Key on every route that creates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sb.http.declare import Session
+from tests.http.hostile import (
+    PLANTED,
+    ROUTES,
+    assert_unseen,
+    callers,
+    nothing_changes,
+    path_of,
+    refused,
+)
+from tests.stack import Person, Stack
+
+LIMITED = [route for route in ROUTES if route.limit is not None]
+CREATING = [route for route in ROUTES if route.creates]
+READ: dict[str, Any] = {
+    "target_provider_type": "file",
+    "target_secret_ref": "app/db",
+    "justification": "ticket 1",
+}
+
+
+async def test_every_declared_limit_is_enforced(
+    plane: Stack, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with callers(plane) as who:
+        limits: Any = plane.state.rate_limits
+        limits.update({route.limit.bucket: 2 for route in LIMITED if route.limit is not None})
+        for route in LIMITED:
+            path, http = path_of(route, agent_id=who.agent.id), who.of(route)
+            for _ in range(2):
+                await http.request(route.method, path, json={"x": 1})
+            async with nothing_changes(database_url):
+                answer = await http.request(route.method, path, json={"password": PLANTED})
+                refused(answer, 429, "rate_limited")
+            assert route.limit is not None
+            assert 1 <= int(answer.headers["retry-after"]) <= route.limit.window
+        metrics = (await who.nobody.get("/metrics")).text
+        assert 'rate_limited_total{bucket="auth:login"}' in metrics
+    assert_unseen(PLANTED, caplog, database_url)
+
+
+async def test_one_persons_limit_is_not_anothers(plane: Stack) -> None:
+    limits: Any = plane.state.rate_limits
+    limits["wrap:retrieve"] = 1
+    reveal = next(r for r in ROUTES if r.limit is not None and r.limit.bucket == "wrap:retrieve")
+    path = path_of(reveal).removeprefix("/api/v1")
+    first, second = await plane.person("dev", "developer"), await plane.person("b", "developer")
+    assert (await first.get(path)).status_code == 404
+    refused(await first.get(path), 429, "rate_limited")
+    assert (await second.get(path)).status_code == 404
+
+
+async def test_guessing_an_agents_secret_is_slow_and_does_not_lock_it_out(plane: Stack) -> None:
+    agent = await plane.enroll(await plane.connection())
+    bad = {"x-agent-secret": PLANTED}
+    statuses = [(await agent.post("/heartbeat", headers=bad)).status_code for _ in range(22)]
+    assert statuses == [401] * 20 + [429] * 2
+    assert (await agent.post("/heartbeat")).status_code == 204
+
+
+async def test_a_forwarded_address_does_not_widen_the_limit(plane: Stack) -> None:
+    limits: Any = plane.state.rate_limits
+    limits["agent:enroll"] = 2
+    anybody = await plane.person("anybody")
+    statuses = []
+    for n in range(4):
+        headers = {"x-forwarded-for": f"203.0.113.{n}", "forwarded": f"for=203.0.113.{n}"}
+        answer = await anybody.post("/agents/enroll", {}, headers=headers)
+        statuses.append(answer.status_code)
+    assert statuses[2:] == [429, 429]
+
+
+async def bodies_of(plane: Stack, admin: Person) -> dict[str, tuple[str, Any, Any]]:
+    """Return path and two good bodies of every route that creates, by the route's name."""
+    connection = await plane.connection()
+    state: Any = plane.state
+    object.__setattr__(state, "allow_direct_mint", True)
+    path = f"/provider-connections/{connection}/agent-enrollment-token"
+    patch = {**READ, "key_values": {"A": PLANTED}}
+    return {
+        "POST /requests/read": ("/requests/read", READ, {**READ, "justification": "2"}),
+        "POST /requests": ("/requests", patch, {**patch, "key_values": {"A": "other"}}),
+        "POST /provider-connections": (
+            "/provider-connections",
+            {"name": "c-1", "type": "vault"},
+            {"name": "c-2", "type": "vault"},
+        ),
+        "POST /agents": ("/agents", {"name": "a-1"}, {"name": "a-2"}),
+        "POST /provider-connections/<id:connection_id>/agent-enrollment-token": (
+            path,
+            {},
+            {"name": "t"},
+        ),
+    }
+
+
+#: Their answers hold a one-time secret, so that a repetition is refused.
+ONCE = {
+    "POST /agents",
+    "POST /provider-connections/<id:connection_id>/agent-enrollment-token",
+}
+
+
+async def test_every_creating_route_honours_its_idempotency_key(
+    plane: Stack, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    admin = await plane.person("admin", "admin")
+    bodies = await bodies_of(plane, admin)
+    creating = {route.name for route in CREATING if isinstance(route.access, Session)}
+    assert creating <= bodies.keys()
+    for name in sorted(creating):
+        path, body, other = bodies[name]
+        headers = {"idempotency-key": "the-key"}
+        first = await admin.post(path, body, headers=headers)
+        assert first.status_code == 201, first.text
+        async with nothing_changes(database_url):
+            again = await admin.post(path, body, headers=headers)
+            if name in ONCE:
+                refused(again, 409, "idempotency_key_used")
+            else:
+                assert (again.status_code, again.json()) == (201, first.json())
+                assert again.headers["idempotency-replayed"] == "true"
+            different = await admin.post(path, other, headers=headers)
+            refused(different, 409, "idempotency_key_reused")
+    assert_unseen(PLANTED, caplog, database_url)
+
+
+BAD_KEYS = (b"", b"a b", b"x" * 129, b"\xff", b"a/b", b"a,b", b"' OR 1=1 --")
+
+
+async def test_a_bad_idempotency_key_creates_nothing(plane: Stack, database_url: str) -> None:
+    await plane.connection()
+    dev = await plane.person("dev", "developer")
+    async with nothing_changes(database_url):
+        for key in BAD_KEYS:
+            headers: Any = {b"idempotency-key": key}
+            answer = await dev.post("/requests/read", READ, headers=headers)
+            refused(answer, 400, "invalid_idempotency_key")
+
+
+async def test_a_key_belongs_to_one_person_and_one_route(plane: Stack) -> None:
+    await plane.connection()
+    first, second = await plane.person("a", "developer"), await plane.person("b", "developer")
+    headers = {"idempotency-key": "shared"}
+    mine = (await first.post("/requests/read", READ, headers=headers)).json()
+    theirs = (await second.post("/requests/read", READ, headers=headers)).json()
+    assert theirs["requester_id"] == second.id != mine["requester_id"]
+    patch = {**READ, "key_values": {"A": "b"}}
+    other_route = await first.post("/requests", patch, headers=headers)
+    assert other_route.status_code == 201
+    assert other_route.json()["id"] != mine["id"]
+
+
+async def test_a_refused_creation_leaves_its_key_free(plane: Stack) -> None:
+    await plane.connection()
+    dev = await plane.person("dev", "developer")
+    headers = {"idempotency-key": "again"}
+    bad = {**READ, "provider_connection_id": "01a20952-80b3-74ea-a5c6-4e85ee6af5ff"}
+    refused(await dev.post("/requests/read", bad, headers=headers), 404, "connection_not_found")
+    made = await dev.post("/requests/read", READ, headers=headers)
+    assert made.status_code == 201, made.text
+    assert "idempotency-replayed" not in made.headers
