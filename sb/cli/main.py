@@ -1,0 +1,44 @@
+"""`sb`: one command with the processes, the dev mode and requests from a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+COMMANDS = {
+    "dev": ("sb.cli.dev", "run API, worker and agent in one process with sample data"),
+    "api": ("sb.cli.processes", "serve the API"),
+    "worker": ("sb.cli.processes", "run the sweeps"),
+    "agent": ("sb.cli.processes", "run the agent inside a target network"),
+    "migrate": ("sb.cli.processes", "bring the database schema to this release"),
+    "check": ("sb.cli.processes", "check the settings of a process and say what is wrong"),
+    "request": ("sb.cli.request", "submit, decide and reveal requests from a terminal"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command and return its exit status: 0 done, 1 refused or failed, 2 wrong usage."""
+    arguments = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="sb", description="Secrets Bridge: access to secrets, approved, sealed and on record."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    wanted = arguments[0] if arguments else ""
+    for name, (module, help_text) in COMMANDS.items():
+        command = commands.add_parser(name, help=help_text, description=help_text)
+        if name == wanted:
+            # Only the wanted command's module is loaded: an agent never loads a web framework.
+            importlib.import_module(module).configure(name, command)
+    options = parser.parse_args(arguments)
+    return int(options.run(options))
+
+
+def default_data_dir() -> Path:
+    """Return where dev mode keeps its files."""
+    return Path.home() / ".local" / "share" / "secrets-bridge" / "dev"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
