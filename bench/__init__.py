@@ -1,0 +1,1 @@
+"""Benchmarks of the running product: real processes, throw-away servers, one JSON document."""

@@ -1,0 +1,3 @@
+INSERT INTO audit_events (id, actor, action, resource, status, correlation_id, http_request_id,
+                          metadata, occurred_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
