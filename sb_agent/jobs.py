@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,8 @@ from sb_agent.providers import (
     SecretNotFoundError,
     check_config,
 )
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -69,6 +72,11 @@ class _Target:
     ref: str
     keys: list[str]
     config: dict[str, str]
+
+    def trace(self, step: str, **fields: Any) -> None:
+        """Log a step of the job at the level debug: names, counts and versions, never a value."""
+        named = {"correlation_id": self.request_id, "secret_ref": self.ref, **fields}
+        log.debug(step, extra={"fields": named})
 
 
 async def do(job: ClaimedJob, bench: Workbench) -> JobResult:
@@ -121,12 +129,14 @@ async def _read(target: _Target, bench: Workbench, lease: Secret) -> JobResult:
     wanted = target.keys or sorted(bundle.values)
     missing = [key for key in wanted if key not in bundle.values]
     found = [key for key in wanted if key in bundle.values]
+    target.trace("secret read", version=bundle.version, found_keys=found, missing_keys=missing)
     if not found:
         msg = f"none of the {len(wanted)} keys exist in the secret"
         raise JobError(msg)
     for key in found:
         with _as_secret(bundle.values[key]) as value:
             await _post(target.request_id, key, value, bench, lease)
+            target.trace("wrap posted", key_name=key, byte_length=value.byte_length)
     return JobResult(missing_keys=missing, version=str(bundle.version))
 
 
@@ -159,6 +169,7 @@ async def _patch(job: ClaimedJob, target: _Target, bench: Workbench, lease: Secr
         for reference in wraps:
             name, value = await _fetch(reference, bench, lease)
             values[name] = value
+            target.trace("wrap fetched", key_name=name, byte_length=value.byte_length)
         # 3. Read, merge, write if unchanged; another writer in between only costs another round.
         version = await _merge(target, values, bench)
     finally:
@@ -218,8 +229,11 @@ async def _merge(target: _Target, values: Mapping[str, Secret], bench: Workbench
             config=target.config,
         )
         try:
-            return await bench.call(write)
+            version = await bench.call(write)
+            target.trace("secret written", version=version, key_count=len(merged))
+            return version
         except ConflictError:
+            target.trace("secret changed meanwhile", version=bundle.version)
             if attempt == WRITE_ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")

@@ -18,9 +18,27 @@ COMMANDS = {
 }
 
 
+#: What a command needs beyond the base packages, by the extra that brings it.
+EXTRAS = {"agent": "agent"}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit status: 0 done, 1 refused or failed, 2 wrong usage."""
     arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(arguments)
+    except ModuleNotFoundError as problem:
+        if problem.name is None or problem.name.partition(".")[0].startswith("sb"):
+            raise
+        extra = EXTRAS.get(arguments[0], "server")
+        sys.stderr.write(
+            f"sb {arguments[0]} needs packages that are not installed ({problem.name}): "
+            f"pip install 'secrets-bridge[{extra}]'\n"
+        )
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="sb", description="Secrets Bridge: access to secrets, approved, sealed and on record."
     )

@@ -75,7 +75,7 @@ def _agent(options: argparse.Namespace) -> int:
     from sb_agent import daemon
     from sb_agent.identity import IdentityError
     from sb_agent.keys import KeyFileError
-    from sb_agent.providers import InvalidConfigError
+    from sb_agent.providers import InvalidConfigError, open_provider
     from sb_agent.settings import AgentSettingsError, load
 
     try:
@@ -86,11 +86,14 @@ def _agent(options: argparse.Namespace) -> int:
         return _fine()
     log.configure("secrets-bridge-agent", settings.log_level)
 
-    async def process(stop: trio.Event) -> None:
-        await daemon.run(settings, stop=stop, registry=new_registry())
-
     known = (IdentityError, KeyFileError, InvalidConfigError, daemon.AgentRejectedError)
     try:
+        # Before anything runs: a provider that cannot be opened is no reason to enrol.
+        provider = open_provider(settings.provider_type, settings.provider_env)
+
+        async def process(stop: trio.Event) -> None:
+            await daemon.run(settings, stop=stop, registry=new_registry(), provider=provider)
+
         return _run(process)
     except known as problem:
         return _refuse(problem)

@@ -6,6 +6,6 @@ SELECT a.id, a.name, a.status, c.name AS provider_connection, a.cluster_name, a.
        a.last_seen_at, now() - coalesce(a.last_seen_at, a.created_at) AS silent, a.last_error
 FROM agents AS a
 LEFT JOIN provider_connections AS c ON c.id = a.provider_connection_id
-WHERE a.status IN ('active', 'enrolled', 'stale', 'error')
-  AND coalesce(a.last_seen_at, a.created_at) < now() - :'silent_for'::interval
+WHERE :'silent_for'::interval < now() - coalesce(a.last_seen_at, a.created_at)
+  AND a.status IN ('active', 'enrolled', 'stale', 'error')
 ORDER BY silent DESC, a.id;

@@ -94,19 +94,8 @@ def test_head_of_the_file_names_its_variables_and_how_to_run_it(path: Path) -> N
     assert used <= set(VARIABLES)
 
 
-TRUNCATED = pytest.mark.xfail(
-    strict=True, reason="psql shows the line cut short before the variable's name ends"
-)
-
-
 @pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=[TRUNCATED] if path.stem == "stale_agents" else [])
-        for path in FILES
-        if declared(path)
-    ],
-    ids=lambda path: path.stem,
+    "path", [path for path in FILES if declared(path)], ids=lambda path: path.stem
 )
 def test_file_without_its_variable_stops_and_names_it(trail: Trail, path: Path) -> None:
     done = psql(trail.url, "-f", str(path))

@@ -138,7 +138,6 @@ def test_agent_carries_no_database_redis_or_web_framework(installed: Installed) 
     assert where.startswith(str(installed.venv))
 
 
-@pytest.mark.xfail(strict=True, reason="a missing extra ends in a traceback that names a package")
 @pytest.mark.parametrize(
     ("words", "settings", "extra"),
     [

@@ -211,7 +211,6 @@ def test_blank_provider_config_means_the_mount_named_secret(
     }
 
 
-@pytest.mark.xfail(strict=True, reason="the agent logs nothing of a job at the level debug")
 def test_debug_level_of_the_agent_says_more(page: Installation, read: dict[str, Any]) -> None:
     lines = log_of(page, "agent", level="DEBUG")
     assert [line for line in lines if line.get("correlation_id") == read["id"]]
