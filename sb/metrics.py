@@ -57,3 +57,16 @@ class HttpMetrics:
         self.db_connections = Gauge(
             "db_pool_connections", "Pooled connections.", ["state"], registry=registry
         )
+        self.db_wait = Histogram(
+            "db_pool_wait_seconds",
+            "How long transactions wait for a thread and a connection.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.kms_operation = Histogram(
+            "kms_operation_seconds",
+            "How long the key store takes.",
+            ["op"],
+            buckets=(0.0005, *LATENCY_BUCKETS),
+            registry=registry,
+        )

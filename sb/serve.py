@@ -23,6 +23,7 @@ from sb.db.schema import schema_arrived
 from sb.http.app import create_app
 from sb.http.state import AppState
 from sb.kms.local import LocalKeyRing
+from sb.kms.metered import MeteredKeys
 from sb.metrics import HttpMetrics, new_registry
 from sb.ops import bootstrap
 from sb.ops.errors import CONSTRAINT_ERRORS
@@ -110,13 +111,16 @@ def build_state(
     settings: ApiSettings, *, db: Database, coord: Coordinator, registry: CollectorRegistry
 ) -> AppState:
     """Return what the routes of this process share."""
+    metrics = HttpMetrics(registry)
+    db.observe_waits(metrics.db_wait.observe)
+    keys = LocalKeyRing.parse(Secret(settings.master_keys.encode()))
     return AppState(
         db=db,
         coord=coord,
-        kms=LocalKeyRing.parse(Secret(settings.master_keys.encode())),
+        kms=MeteredKeys(keys, metrics.kms_operation),
         hasher=PasswordHasher(),
         registry=registry,
-        metrics=HttpMetrics(registry),
+        metrics=metrics,
         draining=trio.Event(),
         stopping=trio.Event(),
         session_rules=SessionRules(

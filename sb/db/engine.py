@@ -22,6 +22,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
+from sb.clock import monotonic
 from sb.db import columns, lockfile, migrate, queries, sqlite
 from sb.db.errors import DRIVER_ERRORS, translate
 from sb.db.queries import DialectName, Query
@@ -124,6 +125,7 @@ class Database:
         self._constraint_errors = constraint_errors
         self._unique_names: Mapping[str, str] = {}
         self._lock = lock
+        self._observe_wait: Callable[[float], None] = lambda _seconds: None
         # SQLite has one writer: waiting here costs nothing, waiting in its busy handler does.
         self._writers = trio.CapacityLimiter(1 if setup.dialect == "sqlite" else setup.pool_size)
         self._readers = (
@@ -174,29 +176,44 @@ class Database:
 
         A cancelled caller waits for the statement under way; statement timeouts bound that wait.
         """
-        call = partial(self.run_sync, op, *args, **kwargs)
+        call = partial(self._do, op, args, kwargs, writes=True, asked_at=monotonic())
         return await run_blocking(call, limiter=self._writers)
 
     async def read(
         self, op: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Return what the operation reads, from one consistent transaction that changes nothing."""
-        call = partial(self.read_sync, op, *args, **kwargs)
+        call = partial(self._do, op, args, kwargs, writes=False, asked_at=monotonic())
         return await run_blocking(call, limiter=self._readers)
 
     def run_sync(
         self, op: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Do what `run` does in the calling thread."""
-        with self._transaction(writes=True) as tx:
-            return op(tx, *args, **kwargs)
+        return self._do(op, args, kwargs, writes=True, asked_at=monotonic())
 
     def read_sync(
         self, op: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Do what `read` does in the calling thread."""
-        with self._transaction(writes=False) as tx:
+        return self._do(op, args, kwargs, writes=False, asked_at=monotonic())
+
+    def _do(
+        self,
+        op: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        writes: bool,
+        asked_at: float,
+    ) -> T:
+        with self._transaction(writes=writes) as tx:
+            self._observe_wait(monotonic() - asked_at)
             return op(tx, *args, **kwargs)
+
+    def observe_waits(self, observe: Callable[[float], None]) -> None:
+        """Tell this function the seconds each transaction waits for a thread and a connection."""
+        self._observe_wait = observe
 
     @contextmanager
     def _transaction(self, *, writes: bool) -> Iterator[Transaction]:

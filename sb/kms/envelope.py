@@ -29,6 +29,8 @@ from sb.secret import Secret
 ALGORITHM: Final = "AES-256-GCM-AADv1"
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
+#: What is left of a ciphertext and of its data key once the value was seen or written.
+ERASED: Final = b""
 
 
 class WrapIntegrityError(SbError):

@@ -12,6 +12,7 @@ from typing import Any
 
 from sb.db.engine import Transaction
 from sb.errors import Denial
+from sb.kms.envelope import ERASED
 from sb.ops import audit
 from sb.ops.callers import Actor, AgentCaller, System
 from sb.ops.errors import JobNotFoundError, LeaseLostError
@@ -236,6 +237,7 @@ def complete(
                 "wrap_consume_by_agent",
                 request_id=job["request_id"],
                 agent_id=agent.agent_id,
+                erased=ERASED,
                 now=now,
             )
     return None

@@ -166,7 +166,8 @@ def allowed_actions(row: Mapping[str, Any], *, caller: Caller, now: datetime) ->
     if row["status"] == "pending" and row["expires_at"] > now:
         votes = ["approve", "reject"] if may_decide(row, caller=caller) else []
         return [*votes, *(["cancel"] if own else [])]
-    if own and row["type"] == "read" and row["status"] in RETRIEVABLE_IN:
+    unspent = row["unspent_until"] is not None and row["unspent_until"] > now
+    if own and unspent and row["type"] == "read" and row["status"] in RETRIEVABLE_IN:
         return ["reveal"]
     return []
 

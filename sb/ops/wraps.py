@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sb.db.engine import Transaction
-from sb.errors import Denial
-from sb.kms.envelope import SealedWrap
+from sb.errors import Denial, SbError
+from sb.kms.envelope import ERASED, SealedWrap
 from sb.ops import audit, jobs, requests, targets
 from sb.ops.callers import Actor, AgentCaller, Caller
 from sb.ops.errors import (
@@ -23,7 +23,7 @@ from sb.ops.errors import (
     WrapNotFoundError,
 )
 
-RETRIEVE = "wrap.retrieve"
+CREATE, RETRIEVE = "wrap.create", "wrap.retrieve"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ def store_from_agent(
         agent=agent,
         request_id=request_id,
         lease_token_hash=lease_token_hash,
-        action="wrap.create",
+        action=CREATE,
         now=now,
     )
     request = tx.one("request_find", id=request_id)
@@ -147,7 +147,7 @@ def _require_key(tx: Transaction, *, request: Mapping[str, Any], key_name: str) 
     """Refuse a key nobody asked for, or one the binding has stopped allowing since."""
     keys = request["target_keys"]
     refused = KeyNotRequestedError(
-        audit=requests.denied("wrap.create", request["id"], "key_not_requested")
+        audit=requests.denied(CREATE, request["id"], "key_not_requested")
     )
     if keys and key_name not in keys:
         raise refused
@@ -178,7 +178,9 @@ def find_for_requester(
     if request["requester_id"] != caller.user_id:
         raise NotTheRequesterError(audit=requests.denied(RETRIEVE, request_id, "not_requester"))
     wrap = tx.one("wrap_find", id=wrap_id)
-    if wrap is None or wrap["request_id"] != request_id or request["type"] != "read":
+    if wrap is None:
+        raise _purged(tx, request_id=request_id, wrap_id=wrap_id)
+    if wrap["request_id"] != request_id or request["type"] != "read":
         raise WrapNotFoundError
     if request["status"] not in requests.RETRIEVABLE_IN:
         raise RequestNotRetrievableError(status_now=request["status"])
@@ -186,10 +188,26 @@ def find_for_requester(
     return _stored(wrap)
 
 
+def _purged(tx: Transaction, *, request_id: str, wrap_id: str) -> SbError:
+    """Return what to say of a wrap without a row: the trail remembers those that were swept."""
+    wrap = {"id": wrap_id, "request_id": request_id}
+    story = tx.many("audit_wrap_story", request_id=request_id, resource=f"wrap:{wrap_id}")
+    match {row["action"] for row in story}:
+        case done if RETRIEVE in done:
+            return WrapConsumedError(audit=_retrieve_denied(wrap, "already_consumed"))
+        case done if CREATE in done:
+            return WrapExpiredError(audit=_retrieve_denied(wrap, "expired"))
+        case _:
+            return WrapNotFoundError()
+
+
 def spend_by_requester(tx: Transaction, *, caller: Caller, wrap: StoredWrap, now: datetime) -> None:
     """Spend the wrap for the requester; of any number of concurrent calls exactly one succeeds."""
     # 1. The guarded update decides: it matches only a live, unspent wrap.
-    if tx.count("wrap_consume_by_user", id=wrap.id, user_id=caller.user_id, now=now) == 0:
+    spent = tx.count(
+        "wrap_consume_by_user", id=wrap.id, user_id=caller.user_id, erased=ERASED, now=now
+    )
+    if spent == 0:
         row = tx.one("wrap_find", id=wrap.id)
         if row is None:
             raise WrapNotFoundError
@@ -319,7 +337,7 @@ def _record_create(
     audit.record(
         tx,
         by=by,
-        action="wrap.create",
+        action=CREATE,
         resource=f"wrap:{wrap_id}",
         correlation_id=request_id,
         metadata={

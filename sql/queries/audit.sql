@@ -20,3 +20,11 @@ WHERE (:actor IS NULL OR a.actor = :actor)
   AND (:before_at IS NULL OR (a.occurred_at, a.id) < (:before_at, :before_id))
 ORDER BY a.occurred_at DESC, a.id DESC
 LIMIT :limit;
+
+-- name: audit_wrap_story :many
+-- Returns what was done with one wrap of a request: made, retrieved. It outlives the wrap's row.
+SELECT action, status FROM audit_events
+WHERE correlation_id = :request_id AND resource = :resource AND status = 'success'
+  AND action IN ('wrap.create', 'wrap.retrieve')
+ORDER BY occurred_at DESC, id DESC
+LIMIT 10;

@@ -45,15 +45,17 @@ ORDER BY key_name, id
 LIMIT 1000;
 
 -- name: wrap_consume_by_user :count
--- Spends the wrap for the person who reveals it; 0 when it was spent or has expired.
+-- Spends the wrap for the person who reveals it and erases it; 0 when it was spent or has expired.
 UPDATE secret_wraps
-SET consumed_at = :now, consumed_by_user = :user_id
+SET consumed_at = :now, consumed_by_user = :user_id, encrypted_value = :erased,
+    data_key_ciphertext = :erased
 WHERE id = :id AND consumed_at IS NULL AND expires_at > :now;
 
 -- name: wrap_consume_by_agent :count
--- Spends every unspent wrap of a request for the agent that has written the values.
+-- Spends and erases every unspent wrap of a request for the agent that has written the values.
 UPDATE secret_wraps
-SET consumed_at = :now, consumed_by_agent = :agent_id
+SET consumed_at = :now, consumed_by_agent = :agent_id, encrypted_value = :erased,
+    data_key_ciphertext = :erased
 WHERE request_id = :request_id AND consumed_at IS NULL;
 
 -- name: wrap_expire_at :count

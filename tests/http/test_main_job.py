@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+from datetime import timedelta
 from typing import Any
 
+from sb.clock import utc_now
+from sb.ops import expiry
 from tests.stack import Person, Stack, until
 
 READ = {
@@ -64,6 +67,33 @@ async def test_read_request_is_revealed_exactly_once(plane: Stack) -> None:
         ("wrap.retrieve", "denied"),
     }
     assert "p-value" not in chain.text
+
+
+async def test_swept_wrap_is_still_gone_and_never_missing(plane: Stack) -> None:
+    await plane.agent(await plane.connection())
+    dev = await plane.person("dev", "developer")
+    approver = await plane.person("approver", "approver")
+    body = {**READ, "target_keys": ["PASSWORD", "USER"]}
+    request_id = (await dev.post("/requests/read", body)).json()["id"]
+    await approver.post(f"/requests/{request_id}/approve", {})
+    await executed(dev, request_id)
+    wraps = (await dev.get(f"/requests/{request_id}/wraps")).json()
+    seen, unseen = (f"/requests/{request_id}/wraps/{wrap['id']}" for wrap in wraps)
+    assert (await dev.get(seen)).status_code == 200
+    # What was seen leaves no ciphertext behind, long before the sweep takes its row.
+    kept = await plane.db.read(lambda tx: tx.one("wrap_find", id=wraps[0]["id"]))
+    assert (kept["encrypted_value"], kept["data_key_ciphertext"]) == (b"", b"")
+    assert (await dev.get(f"/requests/{request_id}")).json()["allowed_actions"] == ["reveal"]
+
+    later = utc_now() + timedelta(days=8)
+    assert await plane.db.run(expiry.purge_wraps, now=later, limit=10) == 2
+
+    for path, code in ((seen, "wrap_already_consumed"), (unseen, "wrap_expired")):
+        answer = await dev.get(path)
+        assert (answer.status_code, answer.json()["error"]) == (410, code)
+    strange = f"/requests/{request_id}/wraps/{request_id}"
+    assert (await dev.get(strange)).status_code == 404
+    assert (await dev.get(f"/requests/{request_id}")).json()["allowed_actions"] == []
 
 
 async def test_patch_request_writes_and_keeps_other_keys(plane: Stack) -> None:
