@@ -17,7 +17,7 @@ import psycopg
 import trio
 
 from bench import servers
-from bench.measures import audit, chains, heartbeats, login, resting
+from bench.measures import audit, chains, heartbeats, login, resting, transactions
 from bench.plan import FULL, QUICK, Plan
 from bench.plane import Plane, on_postgres, on_sqlite
 
@@ -26,6 +26,7 @@ Measure = Callable[[Plane], Awaitable[dict[str, Any]]]
 #: In the order in which they run: rest comes first, before anything has been used.
 MEASURES: dict[str, Measure] = {
     "idle": resting.idle,
+    "transactions": transactions.transactions,
     "approval_to_wrap": chains.approval_to_wrap,
     "chains": chains.chains_per_second,
     "heartbeats": heartbeats.heartbeats_per_second,

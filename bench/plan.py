@@ -27,6 +27,7 @@ class Plan:
     audit_samples: int = 500
     audit_page: int = 1000
     idle_seconds: int = 30
+    transactions: int = 2000
 
 
 FULL = Plan()
@@ -47,4 +48,5 @@ QUICK = Plan(
     audit_samples=10,
     audit_page=10,
     idle_seconds=1,
+    transactions=50,
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import trio
-from sb.cli.demo import LOOK_EVERY_SECONDS
+from sb.cli.demo import WAIT_SECONDS
 from sb.cli.dev import SAMPLE
 
 from bench.client import Client, UnexpectedAnswerError
@@ -16,8 +16,8 @@ from bench.plane import Plane
 from bench.stats import Goal, latency, metric
 
 PATIENCE_SECONDS = 30.0
-#: Pauses between two looks of one waiting client: many of them share the server with the work.
-ALONE_SECONDS, CROWDED_SECONDS = 0.005, 0.02
+#: The pause between two looks of a client that does not wait.
+LOOK_SECONDS = 0.05
 BODY = {**SAMPLE, "target_keys": ["DB_PASSWORD"]}
 
 Pair = tuple[Client, Client]
@@ -26,33 +26,33 @@ Step = Callable[[Pair], Awaitable[float]]
 
 async def approval_to_wrap(plane: Plane) -> dict[str, Any]:
     """Return the time from the approving response to the response that lists the wrap."""
-    plan, clients = plane.plan, plane.pairs_of_clients()
-    single, crowd = _Job(ALONE_SECONDS), _Job(CROWDED_SECONDS)
+    plan, clients, job = plane.plan, plane.pairs_of_clients(), _Job()
     alone, crowded = [], []
     for _ in range(plan.repeats):
-        alone.append(await _repeat(plane, clients, single.wait, plan.approvals_at_1, 1))
-        step, count = crowd.wait, plan.approvals_at_20
-        crowded.append(await _repeat(plane, clients, step, count, plan.in_flight))
+        alone.append(await _repeat(plane, clients, job.wait, plan.approvals_at_1, 1))
+        count = plan.approvals_at_20
+        crowded.append(await _repeat(plane, clients, job.wait, count, plan.in_flight))
     return {
-        "at_1": latency(alone, Goal(40), Goal(200)) | single.looked(alone),
-        f"at_{plan.in_flight}": latency(crowded) | crowd.looked(crowded),
+        "at_1": latency(alone, Goal(40), Goal(200)),
+        f"at_{plan.in_flight}": latency(crowded),
     }
 
 
 async def chains_per_second(plane: Plane) -> dict[str, Any]:
     """Return how many whole chains are done a second, and how long one takes.
 
-    Once with clients that look as often as the product's own, once with impatient ones.
+    Once with clients that wait for the end as the product's own do, once with clients that look
+    again and again, as those do which know no better.
     """
     return {
-        "own_pace": await _chains(plane, LOOK_EVERY_SECONDS, Goal(25, more=True)),
-        "impatient": await _chains(plane, CROWDED_SECONDS, None),
+        "waiting": await _chains(plane, _Job(), Goal(25, more=True)),
+        "looking": await _chains(plane, _Job(look_seconds=LOOK_SECONDS), None),
         "clients": plane.plan.in_flight,
     }
 
 
-async def _chains(plane: Plane, look_seconds: float, goal: Goal | None) -> dict[str, Any]:
-    plan, clients, job = plane.plan, plane.pairs_of_clients(), _Job(look_seconds)
+async def _chains(plane: Plane, job: _Job, goal: Goal | None) -> dict[str, Any]:
+    plan, clients = plane.plan, plane.pairs_of_clients()
     rates, times = [], []
     for _ in range(plan.repeats):
         begun = time.perf_counter()
@@ -90,15 +90,15 @@ async def _repeat(
 
 @dataclass
 class _Job:
-    """The main job, step by step, with a pause between looks at its result."""
+    """The main job, step by step; without a pause between looks the server says when it is done."""
 
-    look_seconds: float
+    look_seconds: float | None = None
     looks: int = 0
 
-    def looked(self, runs: list[list[float]]) -> dict[str, float]:
+    def looked(self, runs: list[list[float]]) -> dict[str, float | None]:
         """Return the pause, and how many looks one value took."""
         return {
-            "look_every_ms": self.look_seconds * 1000,
+            "look_every_ms": self.look_seconds and self.look_seconds * 1000,
             "looks_per_value": round(self.looks / sum(len(run) for run in runs), 1),
         }
 
@@ -128,9 +128,12 @@ class _Job:
         with trio.move_on_after(PATIENCE_SECONDS):
             while True:
                 self.looks += 1
+                if self.look_seconds is None:
+                    path = f"/api/v1/requests/{request_id}?wait={WAIT_SECONDS}"
+                    await client.expect(200, "GET", path)
                 answer = await client.expect(200, "GET", f"/api/v1/requests/{request_id}/wraps")
                 if found := answer.json():
                     return list(found)
-                await trio.sleep(self.look_seconds)
+                await trio.sleep(self.look_seconds or 0)
         msg = f"no wrap of {request_id} within {PATIENCE_SECONDS:g} s"
         raise UnexpectedAnswerError(msg)

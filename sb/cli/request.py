@@ -13,6 +13,9 @@ from typing import Any
 import httpx
 
 DEFAULT_URL = "http://127.0.0.1:18080"
+#: How long one call waits for a request to end; the server answers within a little more.
+WAIT_SECONDS = 20
+OPEN = ("pending", "approved")
 
 
 class _RefusedError(Exception):
@@ -38,7 +41,9 @@ def configure(_name: str, parser: argparse.ArgumentParser) -> None:
     for name, run in (("show", _show), ("approve", _approve), ("reject", _reject)):
         verb = verbs.add_parser(name, parents=[shared], help=f"{name} a request")
         verb.add_argument("request_id")
-        if name != "show":
+        if name == "show":
+            verb.add_argument("--wait", action="store_true", help="until the request has ended")
+        else:
             verb.add_argument("--reason" if name == "reject" else "--comment", dest="comment")
         verb.set_defaults(step=run)
     reveal = verbs.add_parser("reveal", parents=[shared], help="reveal the values, once")
@@ -66,7 +71,7 @@ def _target(parser: argparse.ArgumentParser, step: Any) -> None:
 
 def _command(options: argparse.Namespace) -> int:
     try:
-        with httpx.Client(base_url=f"{options.url}/api/v1", timeout=15) as http:
+        with httpx.Client(base_url=f"{options.url}/api/v1", timeout=WAIT_SECONDS + 15) as http:
             _sign_in(http, options)
             return int(options.step(http, options))
     except _RefusedError as problem:
@@ -139,7 +144,11 @@ def _patch(http: httpx.Client, options: argparse.Namespace) -> int:
 
 
 def _show(http: httpx.Client, options: argparse.Namespace) -> int:
-    return _show_one(_call(http, "GET", f"/requests/{options.request_id}"), options)
+    path = f"/requests/{options.request_id}"
+    found = _call(http, "GET", path)
+    while options.wait and found["status"] in OPEN:
+        found = _call(http, "GET", f"{path}?wait={WAIT_SECONDS}")
+    return _show_one(found, options)
 
 
 def _approve(http: httpx.Client, options: argparse.Namespace) -> int:
@@ -157,7 +166,10 @@ def _reject(http: httpx.Client, options: argparse.Namespace) -> int:
 
 
 def _reveal(http: httpx.Client, options: argparse.Namespace) -> int:
-    path = f"/requests/{options.request_id}/wraps"
+    request, path = f"/requests/{options.request_id}", f"/requests/{options.request_id}/wraps"
+    if _call(http, "GET", request)["status"] == "approved":
+        # The agent is at work; its end is a matter of moments.
+        _call(http, "GET", f"{request}?wait={WAIT_SECONDS}")
     listed = _call(http, "GET", path)
     # Without --key everything that is left; all of it when nothing is, so that the server says why.
     wanted = [wrap for wrap in listed if not options.key or wrap["key_name"] in options.key]

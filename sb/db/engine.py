@@ -17,13 +17,12 @@ from typing import IO, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import psycopg
 import trio
-from psycopg.adapt import Loader
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from sb.clock import monotonic
-from sb.db import columns, lockfile, migrate, queries, sqlite
+from sb.db import columns, lockfile, migrate, postgres, queries, sqlite
 from sb.db.errors import DRIVER_ERRORS, translate
 from sb.db.queries import DialectName, Query
 from sb.db.sqlfiles import sql_root as default_sql_root
@@ -220,8 +219,7 @@ class Database:
         try:
             connection = self._engine.raw_connection()
             try:
-                _begin(connection, writes=writes)
-                cursor = connection.cursor()
+                cursor = _begin(connection, writes=writes)
                 yield Transaction(cursor, self._queries, self.dialect)
                 _finish(connection, "commit")
             except DRIVER_ERRORS as problem:
@@ -308,20 +306,19 @@ class Database:
             self._lock.close()
 
 
-def _begin(connection: PoolProxiedConnection, *, writes: bool) -> None:
-    """Set the next transaction up; one that reads sees one moment and cannot change anything."""
-    driver = connection.driver_connection
+def _begin(connection: PoolProxiedConnection, *, writes: bool) -> Any:
+    """Return the cursor of a new transaction; one that reads cannot change anything."""
+    driver, cursor = connection.driver_connection, connection.cursor()
     if isinstance(driver, sqlite3.Connection):
         driver.execute(f"PRAGMA query_only = {'OFF' if writes else 'ON'}")
         driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-    elif isinstance(driver, psycopg.Connection):
-        # They travel with BEGIN and cost no round trip.
-        driver.read_only = not writes
-        driver.isolation_level = None if writes else psycopg.IsolationLevel.REPEATABLE_READ
+    elif isinstance(cursor, postgres.TransactionCursor):
+        cursor.opening = postgres.WRITE if writes else postgres.READ
+    return cursor
 
 
 def _finish(connection: PoolProxiedConnection, how: str) -> None:
-    # SQLite runs in autocommit mode with explicit transactions: its own commit() would do nothing.
+    # Both run in autocommit with explicit transactions; SQLite's own commit() would do nothing.
     driver = connection.driver_connection
     if isinstance(driver, sqlite3.Connection):
         driver.execute(how)
@@ -333,13 +330,6 @@ def _discard_if_broken(connection: PoolProxiedConnection, problem: Exception) ->
     driver = connection.driver_connection
     if isinstance(driver, psycopg.Connection) and (driver.closed or driver.broken):
         connection.invalidate(problem)
-
-
-class _UuidText(Loader):
-    """Ids are text in both databases."""
-
-    def load(self, data: Any) -> str:
-        return bytes(data).decode()
 
 
 def _engine(setup: _Setup) -> Engine:
@@ -367,22 +357,17 @@ def _engine(setup: _Setup) -> Engine:
     options += f" -c idle_in_transaction_session_timeout={2 * setup.statement_timeout_ms}"
     engine = create_engine(
         setup.url,
-        pool_pre_ping=True,
         pool_recycle=setup.pool_recycle_seconds,
         connect_args={
-            "cursor_factory": psycopg.ClientCursor,
+            "cursor_factory": postgres.TransactionCursor,
             "options": options,
             "connect_timeout": 3,
             "application_name": "secrets-bridge",
         },
         **pool,
     )
-    event.listen(engine, "connect", _prepare_postgres)
+    postgres.listen(engine)
     return engine
-
-
-def _prepare_postgres(driver: Any, _record: Any) -> None:
-    driver.adapters.register_loader("uuid", _UuidText)
 
 
 sqlite3.register_adapter(datetime, columns.to_text_time)

@@ -47,10 +47,7 @@ def approve(
         now=now,
     )
     wake = _approve(tx, row=row, by=caller, now=now) if reached else None
-    seen = requests.show(tx, caller=caller, request_id=request_id, now=now)
-    return requests.Seen(
-        row=seen.row, votes=seen.votes, allowed_actions=seen.allowed_actions, wake=wake
-    )
+    return requests.seen_by(tx, caller=caller, request_id=request_id, wake=wake, now=now)
 
 
 def reject(
@@ -77,7 +74,8 @@ def reject(
         correlation_id=request_id,
         now=now,
     )
-    return requests.show(tx, caller=caller, request_id=request_id, now=now)
+    ended = requests.ended_channel(request_id)
+    return requests.seen_by(tx, caller=caller, request_id=request_id, wake=ended, now=now)
 
 
 def approve_without_vote(tx: Transaction, *, request_id: str, now: datetime) -> str:

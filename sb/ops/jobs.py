@@ -13,7 +13,7 @@ from typing import Any
 from sb.db.engine import Transaction
 from sb.errors import Denial
 from sb.kms.envelope import ERASED
-from sb.ops import audit
+from sb.ops import audit, requests
 from sb.ops.callers import Actor, AgentCaller, System
 from sb.ops.errors import JobNotFoundError, LeaseLostError
 from sb.sanitize import sanitize_error
@@ -201,7 +201,8 @@ def complete(
 ) -> str | None:
     """End the job under its lease, and its request with it; the same lease may say so again.
 
-    Returns the channel to wake when the job went back into the queue for another attempt.
+    Returns the signal of the change: work to claim when the job went back into the queue, the
+    request's end otherwise; None when nothing changed.
     """
     # 1. Request before job: the same order as approval and expiry.
     job = _lock_job(tx, job_id=job_id)
@@ -240,6 +241,7 @@ def complete(
                 erased=ERASED,
                 now=now,
             )
+        return requests.ended_channel(job["request_id"])
     return None
 
 

@@ -23,6 +23,8 @@ from sb.ops.errors import (
 SEEN_BY = ("secret.approve", "secret.list", "secret.request")
 #: Values may be revealed while their request is in one of these states.
 RETRIEVABLE_IN = ("approved", "executed")
+#: Requests in these states have not ended.
+OPEN_IN = ("pending", "approved")
 #: How long unspent wraps of a rejected or cancelled request stay before the sweep may take them.
 WRAPS_AFTER_REFUSAL = timedelta(minutes=5)
 
@@ -34,7 +36,7 @@ class Seen:
     row: Mapping[str, Any]
     votes: list[Mapping[str, Any]]
     allowed_actions: list[str]
-    #: Where agents wait for the job this change made claimable, if it made one.
+    #: The signal of this change: of the job it made claimable, or of the request's end.
     wake: str | None = None
 
 
@@ -47,6 +49,11 @@ class Filters:
     environment_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+
+def ended_channel(request_id: str) -> str:
+    """Return the signal on which people wait for the end of a request."""
+    return f"requests:{request_id}"
 
 
 def show(tx: Transaction, *, caller: Caller, request_id: str, now: datetime) -> Seen:
@@ -105,7 +112,8 @@ def cancel(tx: Transaction, *, caller: Caller, request_id: str, now: datetime) -
         correlation_id=request_id,
         now=now,
     )
-    return seen_by(tx, caller=caller, request_id=request_id, wake=None, now=now)
+    ended = ended_channel(request_id)
+    return seen_by(tx, caller=caller, request_id=request_id, wake=ended, now=now)
 
 
 def lock_visible(tx: Transaction, *, caller: Caller, request_id: str) -> Mapping[str, Any]:

@@ -23,7 +23,8 @@ from sb.ops.errors import (
     WrapNotFoundError,
 )
 
-CREATE, RETRIEVE = "wrap.create", "wrap.retrieve"
+CREATE = "wrap.create"
+RETRIEVE = "wrap.retrieve"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,7 +50,7 @@ def test_bench_quick_on_sqlite_prints_one_document() -> None:
     for found in metrics(document["measures"]):
         assert set(found) == METRIC
         assert (found["goal"] is None) == (found["met"] is None)
-    chains = document["measures"]["chains"]["own_pace"]
+    chains = document["measures"]["chains"]["waiting"]
     assert chains["rate"]["value"] > 0
     assert chains["rate"]["goal"] == ">= 25"
 

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import trio
-from pydantic import Field
 
 from sb.auth.tokens import new_token, token_hash
 from sb.clock import utc_now
 from sb.http.bodies import Query
 from sb.http.declare import Agent, Call, Reply, route
-from sb.http.routes.requests import wake_agents
+from sb.http.polls import Wait, poll, wake
 from sb.ops import errors as refusals
 from sb.ops import jobs
 from sb.wire import ClaimedJob, CompleteRequest, RenewRequest, RenewResponse
 
-MAX_WAIT_SECONDS = 25
-#: A waiting claim looks by itself this often: for delayed jobs, and when signals are lost.
-LOOK_AGAIN_SECONDS = 5.0
-
 
 class Claim(Query):
-    wait: int = Field(default=0, ge=0, le=60)
+    wait: Wait = 0
 
 
 @route(
@@ -36,24 +30,15 @@ class Claim(Query):
     summary="Lease a job, waiting up to `wait` seconds for one; 204 when there is none",
 )
 async def claim_job(call: Call[Any]) -> Reply:
-    wait = min(call.query.wait, MAX_WAIT_SECONDS)
-    claimed: Reply | None = None
-    channel = jobs.wake_channel(call.agent.provider_connection_id)
     replaced = _take_poll(call)
     try:
-        async with call.state.coord.subscribe(channel) as signals:
-            # Listening comes before looking: a job made in between still wakes this call.
-            with trio.move_on_after(wait) as waiting:
-                while True:
-                    with trio.CancelScope(shield=True):
-                        # A claim under way is finished, so that no job is leased to nobody.
-                        claimed = await _try_claim(call)
-                    if claimed is not None or wait == 0:
-                        break
-                    await _next_look(call, signals, replaced)
-                    if replaced.is_set() or call.state.stopping.is_set():
-                        break
-            del waiting
+        claimed = await poll(
+            call,
+            jobs.wake_channel(call.agent.provider_connection_id),
+            lambda: _try_claim(call),
+            wait=call.query.wait,
+            replaced=replaced,
+        )
     finally:
         if call.state.polls.get(call.agent.agent_id) is replaced:
             del call.state.polls[call.agent.agent_id]
@@ -69,27 +54,14 @@ def _take_poll(call: Call[Any]) -> trio.Event:
     return mine
 
 
-async def _next_look(call: Call[Any], signals: Any, replaced: trio.Event) -> None:
-    """Return when there may be a job, or when this poll should end."""
-
-    async def first(wait: Any) -> None:
-        await wait()
-        nursery.cancel_scope.cancel()
-
-    with trio.move_on_after(LOOK_AGAIN_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311
-        async with trio.open_nursery() as nursery:
-            for wait in (signals.wait, replaced.wait, call.state.stopping.wait):
-                nursery.start_soon(first, wait)
-
-
-async def _try_claim(call: Call[Any]) -> Reply | None:
+async def _try_claim(call: Call[Any]) -> tuple[Reply | None, bool]:
     token = new_token()
     job = await call.state.db.run(
         jobs.claim, agent=call.agent, lease_token_hash=token_hash(token), now=utc_now()
     )
     if job is None:
-        return None
-    return Reply(
+        return None, False
+    reply = Reply(
         ClaimedJob(
             id=job.id,
             job_type=job.job_type,
@@ -102,6 +74,7 @@ async def _try_claim(call: Call[Any]) -> Reply | None:
             max_attempts=job.max_attempts,
         )
     )
+    return reply, True
 
 
 @route(
@@ -135,7 +108,7 @@ async def renew_job(call: Call[RenewRequest]) -> Reply:
 )
 async def complete_job(call: Call[CompleteRequest]) -> Reply:
     body = call.body
-    wake = await call.state.db.run(
+    woken = await call.state.db.run(
         jobs.complete,
         agent=call.agent,
         job_id=call.ids["job_id"],
@@ -148,6 +121,5 @@ async def complete_job(call: Call[CompleteRequest]) -> Reply:
         ),
         now=utc_now(),
     )
-    if wake is not None:
-        await wake_agents(call, wake)
+    await wake(call, woken)
     return Reply(None)

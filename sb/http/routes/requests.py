@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from sb.clock import utc_now
-from sb.coord import CoordUnavailableError
 from sb.db.engine import Transaction
 from sb.http.bodies import Body, Query, Text
 from sb.http.declare import Call, Reply, Session, route
 from sb.http.idempotency import run_creating
 from sb.http.limits import RateLimit
 from sb.http.pages import Page, next_link
+from sb.http.polls import Wait, poll, wake
 from sb.ids import new_id
 from sb.kms.envelope import seal_wrap
 from sb.ops import approvals, requests, submissions
@@ -112,6 +112,10 @@ class Approve(Body):
 class Reject(Body):
     reason: LongText
     approver_id: Any = Field(default=None, exclude=True)
+
+
+class ShowRequest(Query):
+    wait: Wait = 0
 
 
 class ListRequests(Page, Query):
@@ -216,19 +220,18 @@ def _draft(body: Submit, *, request_id: str, kind: str, keys: list[str]) -> subm
 async def _submit(
     call: Call[Any], draft: submissions.Draft, new_wraps: list[submissions.NewWrap]
 ) -> Reply:
-    woken: list[str] = []
+    woken: list[str | None] = []
 
     def op(tx: Transaction) -> RequestBody:
         seen = submissions.submit(
             tx, caller=call.person, draft=draft, new_wraps=new_wraps, now=utc_now()
         )
-        if seen.wake is not None:
-            woken.append(seen.wake)
+        woken.append(seen.wake)
         return _body(seen)
 
     reply = await run_creating(call, op)
     for channel in woken:
-        await wake_agents(call, channel)
+        await wake(call, channel)
     return reply
 
 
@@ -266,15 +269,22 @@ async def list_requests(call: Call[Any]) -> Reply:
     "GET",
     "/requests/<id:request_id>",
     access=Session(),
+    query=ShowRequest,
     returns=RequestBody,
     errors=(refusals.RequestNotFoundError,),
-    summary="Show one request with its votes and what you may do",
+    summary="Show one request, or wait up to `wait` seconds until it has ended and show it then",
 )
 async def show_request(call: Call[Any]) -> Reply:
-    seen = await call.state.db.read(
-        requests.show, caller=call.person, request_id=call.ids["request_id"], now=utc_now()
-    )
-    return Reply(_body(seen))
+    request_id = call.ids["request_id"]
+
+    async def look() -> tuple[requests.Seen, bool]:
+        seen = await call.state.db.read(
+            requests.show, caller=call.person, request_id=request_id, now=utc_now()
+        )
+        return seen, seen.row["status"] not in requests.OPEN_IN
+
+    channel = requests.ended_channel(request_id)
+    return Reply(_body(await poll(call, channel, look, wait=call.query.wait)))
 
 
 @route(
@@ -296,8 +306,7 @@ async def approve_request(call: Call[Approve]) -> Reply:
         comment=call.body.comment,
         now=utc_now(),
     )
-    if seen.wake is not None:
-        await wake_agents(call, seen.wake)
+    await wake(call, seen.wake)
     return Reply(_body(seen))
 
 
@@ -319,6 +328,7 @@ async def reject_request(call: Call[Reject]) -> Reply:
         reason=call.body.reason,
         now=utc_now(),
     )
+    await wake(call, seen.wake)
     return Reply(_body(seen))
 
 
@@ -338,15 +348,8 @@ async def cancel_request(call: Call[Any]) -> Reply:
     seen = await call.state.db.run(
         requests.cancel, caller=call.person, request_id=call.ids["request_id"], now=utc_now()
     )
+    await wake(call, seen.wake)
     return Reply(_body(seen))
-
-
-async def wake_agents(call: Call[Any], channel: str) -> None:
-    """Wake the agents that wait for this job; a lost signal only costs them their poll interval."""
-    try:
-        await call.state.coord.publish(channel)
-    except CoordUnavailableError:
-        return
 
 
 def _body(seen: requests.Seen) -> RequestBody:
