@@ -27,6 +27,7 @@ JSON_COLUMNS = frozenset(
         "target_keys",
         "target_provider_config",
         "target_scope",
+        "value",
     }
 )
 

@@ -26,7 +26,7 @@ from sb.db import columns, lockfile, migrate, postgres, queries, sqlite
 from sb.db.errors import DRIVER_ERRORS, translate
 from sb.db.queries import DialectName, Query
 from sb.db.sqlfiles import sql_root as default_sql_root
-from sb.errors import SbError
+from sb.errors import DatabaseUnavailableError, SbError
 from sb.threads import run_blocking
 
 P = ParamSpec("P")
@@ -40,12 +40,14 @@ POOL_WAIT_SECONDS: Final = 3
 class Transaction:
     """One open transaction: named queries, called with exactly the parameters they name."""
 
-    __slots__ = ("_cursor", "_queries", "dialect")
+    __slots__ = ("_cursor", "_queries", "answered", "dialect")
 
     def __init__(self, cursor: Any, found: Mapping[str, Query], dialect: DialectName) -> None:
         self._cursor = cursor
         self._queries = found
         self.dialect = dialect
+        #: Whether the database has answered anything in this transaction.
+        self.answered = False
 
     def one(self, name: str, /, **params: Any) -> Row | None:
         """Return the first row, or None."""
@@ -81,6 +83,7 @@ class Transaction:
             msg = f"{name} takes {sorted(query.parameters)}, got {sorted(params)}"
             raise TypeError(msg)
         self._cursor.execute(query.sql, columns.adapt(params))
+        self.answered = True
 
     def _rows(self, rows: list[tuple[Any, ...]]) -> list[Row]:
         names = [column[0] for column in self._cursor.description]
@@ -206,9 +209,18 @@ class Database:
         writes: bool,
         asked_at: float,
     ) -> T:
-        with self._transaction(writes=writes) as tx:
-            self._observe_wait(monotonic() - asked_at)
-            return op(tx, *args, **kwargs)
+        unheard = Transaction(None, {}, self.dialect)
+        for last_attempt in (False, True):
+            tx = unheard
+            try:
+                with self._transaction(writes=writes) as tx:
+                    self._observe_wait(monotonic() - asked_at)
+                    return op(tx, *args, **kwargs)
+            except DatabaseUnavailableError:
+                # A pooled connection that was cut at this moment: nothing has begun, so begin anew.
+                if last_attempt or tx is unheard or tx.answered:
+                    raise
+        raise AssertionError("unreachable")
 
     def observe_waits(self, observe: Callable[[float], None]) -> None:
         """Tell this function the seconds each transaction waits for a thread and a connection."""
@@ -289,8 +301,7 @@ class Database:
         await run_blocking(self._ping_sync, limiter=self._readers)
 
     def _ping_sync(self) -> None:
-        with self._transaction(writes=False) as tx:
-            tx._cursor.execute("SELECT 1")  # the one statement that has no name
+        self.read_sync(_nothing)
 
     def pool_status(self) -> dict[str, int]:
         """Return how many pooled connections are in use and how many are idle."""
@@ -304,6 +315,10 @@ class Database:
         self._engine.dispose()
         if self._lock is not None:
             self._lock.close()
+
+
+def _nothing(tx: Transaction) -> None:
+    tx._cursor.execute("SELECT 1")  # the one statement that has no name
 
 
 def _begin(connection: PoolProxiedConnection, *, writes: bool) -> Any:

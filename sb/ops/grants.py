@@ -11,11 +11,11 @@ from sb.db.engine import Transaction
 from sb.ids import new_id
 
 
-def load(tx: Transaction, *, user_id: str) -> tuple[Grant, ...]:
-    """Return every grant of the person; one query, whatever the depth of the team tree."""
+def load(tx: Transaction, *, user_id: str, now: datetime) -> tuple[Grant, ...]:
+    """Return every grant of the person that is in force now; one query, whatever the team tree."""
     teams: dict[str, set[str]] = {}
     rows: dict[str, Mapping[str, Any]] = {}
-    for row in tx.many("grant_list_for_user", user_id=user_id):
+    for row in tx.many("grant_list_for_user", user_id=user_id, now=now):
         rows[row["id"]] = row
         if row["team_id"] is not None:
             teams.setdefault(row["id"], set()).add(row["team_id"])
@@ -39,6 +39,8 @@ def give(
     scope: Mapping[str, str],
     granted_by: str,
     now: datetime,
+    expires_at: datetime | None = None,
+    reason: str | None = None,
 ) -> str:
     """Give the person the role at the scope and return the grant's id."""
     grant_id = new_id()
@@ -49,6 +51,8 @@ def give(
         role_id=role_id,
         scope=dict(scope),
         granted_by=granted_by,
+        expires_at=expires_at,
+        reason=reason,
         now=now,
     )
     return grant_id

@@ -223,7 +223,7 @@ def authenticate(
         session_id=row["session_id"],
         email=row["email"],
         display_name=row["display_name"],
-        grants=grants.load(tx, user_id=row["user_id"]),
+        grants=grants.load(tx, user_id=row["user_id"], now=now),
         must_change_password=row["must_change_password"],
         touch_due=fresh_idle_end - row["idle_expires_at"] > TOUCH_EVERY
         and row["idle_expires_at"] < row["expires_at"],

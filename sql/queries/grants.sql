@@ -1,11 +1,11 @@
 -- name: grant_list_for_user :many
--- Returns each grant of the user with its role; a grant scoped to a team has one row for every team
+-- Returns each grant of the user that is in force, with its role; a grant scoped to a team has one row for every team
 -- of that team's subtree.
 WITH RECURSIVE mine AS (
   SELECT ur.id, ur.role_id, ur.scope, r.name AS role_name, r.permissions
   FROM user_roles AS ur
   JOIN roles AS r ON r.id = ur.role_id
-  WHERE ur.user_id = :user_id
+  WHERE ur.user_id = :user_id AND (ur.expires_at IS NULL OR ur.expires_at > :now)
 ), subtree (grant_id, team_id) AS (
   SELECT m.id, t.id
   FROM mine AS m
@@ -23,8 +23,8 @@ LIMIT 20000;
 
 -- name: grant_insert :count
 -- Gives a user a role at a scope.
-INSERT INTO user_roles (id, user_id, role_id, scope, granted_by, granted_at)
-VALUES (:id, :user_id, :role_id, :scope, :granted_by, :now);
+INSERT INTO user_roles (id, user_id, role_id, scope, granted_by, granted_at, expires_at, reason)
+VALUES (:id, :user_id, :role_id, :scope, :granted_by, :now, :expires_at, :reason);
 
 -- name: grant_any_of_role :scalar
 -- Returns 1 when anybody holds this role at any scope.

@@ -4,7 +4,14 @@ SELECT id, name, team_id, status FROM projects WHERE id = :id;
 
 -- name: environment_find_by_name :one
 -- Returns the project's environment of this name, or no row.
-SELECT id, name, kind FROM environments WHERE project_id = :project_id AND name = :name;
+SELECT id, name, kind FROM environments
+WHERE project_id = :project_id AND name = :name AND deleted_at IS NULL;
+
+-- name: environment_find :one
+-- Returns the environment with this id unless it was deleted, or no row.
+SELECT id, project_id, name, type, kind, risk_level, description, created_at, updated_at
+FROM environments
+WHERE id = :id AND deleted_at IS NULL;
 
 -- name: binding_list_for_ref :many
 -- Returns the bindings through which a project reaches this secret, on any cluster.

@@ -90,6 +90,8 @@ def test_a_violated_foreign_key_is_internal(db: Database) -> None:
             role_id=new_id(),
             scope={},
             granted_by="system:test",
+            expires_at=None,
+            reason=None,
             now=utc_now(),
         )
 

@@ -144,7 +144,7 @@ class World:
                 session_id=new_id(),
                 email=row["email"],
                 display_name=row["display_name"],
-                grants=grants.load(tx, user_id=user_id),
+                grants=grants.load(tx, user_id=user_id, now=NOW),
                 http_request_id="req-1",
             )
 

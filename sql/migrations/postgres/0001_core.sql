@@ -49,6 +49,8 @@ CREATE TABLE user_roles (
   scope jsonb NOT NULL,
   granted_by text NOT NULL,
   granted_at timestamptz NOT NULL,
+  expires_at timestamptz,
+  reason text,
   CONSTRAINT user_roles_scope_form CHECK (jsonb_typeof(scope) = 'object')
 );
 CREATE INDEX user_roles_user_idx ON user_roles (user_id);
@@ -99,11 +101,14 @@ CREATE TABLE environments (
   description text,
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
+  deleted_at timestamptz,
   CONSTRAINT environments_type_known CHECK (type IN ('dev', 'staging', 'uat', 'prod', 'other')),
   CONSTRAINT environments_kind_known CHECK (kind IN ('non_prod', 'prod')),
   CONSTRAINT environments_risk_range CHECK (risk_level BETWEEN 0 AND 4)
 );
-CREATE UNIQUE INDEX environments_project_name_key ON environments (project_id, name);
+-- A deleted environment keeps its row: requests point at it, and its kind must not be forgotten.
+CREATE UNIQUE INDEX environments_project_name_key ON environments (project_id, name) WHERE deleted_at IS NULL;
+CREATE INDEX environments_project_idx ON environments (project_id, created_at);
 
 CREATE TABLE provider_connections (
   id uuid CONSTRAINT provider_connections_pkey PRIMARY KEY,
@@ -204,12 +209,33 @@ CREATE TABLE policy_rules (
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
   CONSTRAINT policy_rules_one_anchor CHECK (project_id IS NULL OR team_id IS NULL),
+  CONSTRAINT policy_rules_project_pinned CHECK (
+    project_id IS NULL
+    OR coalesce(selector ->> 'project_id', CAST(project_id AS text)) = CAST(project_id AS text)),
+  CONSTRAINT policy_rules_project_non_prod CHECK (
+    project_id IS NULL OR coalesce(selector ->> 'environment_kind', '') = 'non_prod'
+    OR selector ->> 'environment_id' IS NOT NULL),
+  CONSTRAINT policy_rules_team_unpinned CHECK (
+    team_id IS NULL
+    OR coalesce(selector ->> 'project_id', selector ->> 'environment_id', selector ->> 'team_id') IS NULL),
+  CONSTRAINT policy_rules_team_non_prod CHECK (
+    team_id IS NULL OR coalesce(selector ->> 'environment_kind', '') = 'non_prod'),
   CONSTRAINT policy_rules_reveal_ttl_range CHECK (reveal_ttl_seconds BETWEEN 10 AND 300)
 );
 CREATE INDEX policy_rules_order_idx ON policy_rules (priority DESC, created_at, id) WHERE enabled;
 CREATE INDEX policy_rules_workflow_idx ON policy_rules (workflow_id);
 CREATE INDEX policy_rules_project_idx ON policy_rules (project_id) WHERE project_id IS NOT NULL;
 CREATE INDEX policy_rules_team_idx ON policy_rules (team_id) WHERE team_id IS NOT NULL;
+
+CREATE TABLE platform_settings (
+  key text CONSTRAINT platform_settings_pkey PRIMARY KEY,
+  value jsonb NOT NULL,
+  updated_at timestamptz NOT NULL,
+  updated_by text,
+  CONSTRAINT platform_settings_reserved_priority CHECK (
+    key <> 'platform_reserved_priority'
+    OR CAST(coalesce(value ->> 'value', '0') AS integer) BETWEEN 100 AND 1000000)
+);
 
 CREATE TABLE agents (
   id uuid CONSTRAINT agents_pkey PRIMARY KEY,

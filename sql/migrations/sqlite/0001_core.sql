@@ -49,6 +49,8 @@ CREATE TABLE user_roles (
   scope TEXT NOT NULL CHECK (json_valid(scope)),
   granted_by TEXT NOT NULL,
   granted_at TEXT NOT NULL CHECK (granted_at GLOB '????-??-??T??:??:??.??????Z'),
+  expires_at TEXT CHECK (expires_at GLOB '????-??-??T??:??:??.??????Z'),
+  reason TEXT,
   CONSTRAINT user_roles_scope_form CHECK (json_type(scope) = 'object')
 ) STRICT;
 CREATE INDEX user_roles_user_idx ON user_roles (user_id);
@@ -99,11 +101,14 @@ CREATE TABLE environments (
   description TEXT,
   created_at TEXT NOT NULL CHECK (created_at GLOB '????-??-??T??:??:??.??????Z'),
   updated_at TEXT NOT NULL CHECK (updated_at GLOB '????-??-??T??:??:??.??????Z'),
+  deleted_at TEXT CHECK (deleted_at GLOB '????-??-??T??:??:??.??????Z'),
   CONSTRAINT environments_type_known CHECK (type IN ('dev', 'staging', 'uat', 'prod', 'other')),
   CONSTRAINT environments_kind_known CHECK (kind IN ('non_prod', 'prod')),
   CONSTRAINT environments_risk_range CHECK (risk_level BETWEEN 0 AND 4)
 ) STRICT;
-CREATE UNIQUE INDEX environments_project_name_key ON environments (project_id, name);
+-- A deleted environment keeps its row: requests point at it, and its kind must not be forgotten.
+CREATE UNIQUE INDEX environments_project_name_key ON environments (project_id, name) WHERE deleted_at IS NULL;
+CREATE INDEX environments_project_idx ON environments (project_id, created_at);
 
 CREATE TABLE provider_connections (
   id TEXT CONSTRAINT provider_connections_pkey PRIMARY KEY,
@@ -204,12 +209,33 @@ CREATE TABLE policy_rules (
   created_at TEXT NOT NULL CHECK (created_at GLOB '????-??-??T??:??:??.??????Z'),
   updated_at TEXT NOT NULL CHECK (updated_at GLOB '????-??-??T??:??:??.??????Z'),
   CONSTRAINT policy_rules_one_anchor CHECK (project_id IS NULL OR team_id IS NULL),
+  CONSTRAINT policy_rules_project_pinned CHECK (
+    project_id IS NULL
+    OR coalesce(selector ->> 'project_id', CAST(project_id AS text)) = CAST(project_id AS text)),
+  CONSTRAINT policy_rules_project_non_prod CHECK (
+    project_id IS NULL OR coalesce(selector ->> 'environment_kind', '') = 'non_prod'
+    OR selector ->> 'environment_id' IS NOT NULL),
+  CONSTRAINT policy_rules_team_unpinned CHECK (
+    team_id IS NULL
+    OR coalesce(selector ->> 'project_id', selector ->> 'environment_id', selector ->> 'team_id') IS NULL),
+  CONSTRAINT policy_rules_team_non_prod CHECK (
+    team_id IS NULL OR coalesce(selector ->> 'environment_kind', '') = 'non_prod'),
   CONSTRAINT policy_rules_reveal_ttl_range CHECK (reveal_ttl_seconds BETWEEN 10 AND 300)
 ) STRICT;
 CREATE INDEX policy_rules_order_idx ON policy_rules (priority DESC, created_at, id) WHERE enabled;
 CREATE INDEX policy_rules_workflow_idx ON policy_rules (workflow_id);
 CREATE INDEX policy_rules_project_idx ON policy_rules (project_id) WHERE project_id IS NOT NULL;
 CREATE INDEX policy_rules_team_idx ON policy_rules (team_id) WHERE team_id IS NOT NULL;
+
+CREATE TABLE platform_settings (
+  key TEXT CONSTRAINT platform_settings_pkey PRIMARY KEY,
+  value TEXT NOT NULL CHECK (json_valid(value)),
+  updated_at TEXT NOT NULL CHECK (updated_at GLOB '????-??-??T??:??:??.??????Z'),
+  updated_by TEXT,
+  CONSTRAINT platform_settings_reserved_priority CHECK (
+    key <> 'platform_reserved_priority'
+    OR CAST(coalesce(value ->> 'value', '0') AS integer) BETWEEN 100 AND 1000000)
+) STRICT;
 
 CREATE TABLE agents (
   id TEXT CONSTRAINT agents_pkey PRIMARY KEY,

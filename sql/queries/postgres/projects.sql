@@ -4,7 +4,7 @@
 SELECT p.id, p.name, p.status, e.id AS environment_id, e.name AS environment_name,
        e.kind AS environment_kind, e.risk_level
 FROM projects AS p
-LEFT JOIN environments AS e ON e.project_id = p.id
+LEFT JOIN environments AS e ON e.project_id = p.id AND e.deleted_at IS NULL
 WHERE :everything
    OR EXISTS (
      SELECT 1 FROM jsonb_array_elements(CAST(:scopes AS jsonb)) AS g (scope)
