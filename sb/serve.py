@@ -10,6 +10,7 @@ from functools import partial
 import hypercorn.trio
 import trio
 from hypercorn.config import Config
+from hypercorn.protocol.h11 import H11Protocol
 from prometheus_client import CollectorRegistry
 from quart_trio import QuartTrio
 
@@ -193,6 +194,15 @@ async def serve(
         urls: list[str] = await nursery.start(serving)
         log.info("listening", extra={"fields": {"url": urls[0]}})
         task_status.started(urls[0])
+
+
+async def _stay(_protocol: H11Protocol, _request: object) -> None:
+    """Answer in HTTP/1.1 whatever a caller would like to switch to."""
+
+
+# Hypercorn has no setting for it. A proxy that lets `Upgrade: h2c` pass would open a tunnel through
+# which callers reach every path and name their own address.
+H11Protocol._check_protocol = _stay  # type: ignore[method-assign]
 
 
 def _config(address: str, settings: ApiSettings) -> Config:

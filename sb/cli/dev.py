@@ -144,6 +144,7 @@ def _explain(group: BaseExceptionGroup[BaseException], options: argparse.Namespa
 
 
 async def _main(options: argparse.Namespace) -> int:
+    os.umask(0o077)  # The data directory may be open to others; what is in it is not.
     files = _Files(root=options.data_dir.expanduser().resolve())
     files.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     files.identity.parent.mkdir(mode=0o700, exist_ok=True)

@@ -83,6 +83,10 @@ def apply(connection: Any, dialect: str, root: Path) -> list[str]:
 def _apply_postgres(connection: psycopg.Connection[Any], migrations: list[Migration]) -> list[str]:
     connection.rollback()
     connection.autocommit = True
+    (encoding,) = connection.execute("SHOW server_encoding").fetchone() or ("",)
+    if encoding != "UTF8":
+        msg = f"the database's encoding is {encoding}; create one with ENCODING 'UTF8'"
+        raise SchemaError(msg)
     # Another replica may be at work for minutes; statements of a migration may be long too.
     connection.execute("SET statement_timeout = '5min'")
     connection.execute("SET lock_timeout = '5min'")
@@ -104,6 +108,7 @@ def _apply_postgres(connection: psycopg.Connection[Any], migrations: list[Migrat
 
 
 def _apply_sqlite(connection: sqlite3.Connection, migrations: list[Migration]) -> list[str]:
+    connection.execute("PRAGMA query_only = OFF")  # as a transaction that read may have left it
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.execute(_TABLE["sqlite"])

@@ -33,6 +33,8 @@ def prepare(driver: sqlite3.Connection, _record: Any) -> None:
         "foreign_keys=ON",
         "synchronous=NORMAL",
         "recursive_triggers=ON",
+        # What is deleted or replaced, ciphertext of spent values among it, is overwritten.
+        "secure_delete=ON",
     ):
         driver.execute(f"PRAGMA {pragma}")
 

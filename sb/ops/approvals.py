@@ -143,7 +143,8 @@ def _approve(tx: Transaction, *, row: Mapping[str, Any], by: Actor, now: datetim
     """Move the request to approved with its one job; return where agents wait for it."""
     request_id = row["id"]
     # A patch whose values have expired could only write half of what was asked: never revive them.
-    if tx.scalar("wrap_count_expired", request_id=request_id, now=now):
+    live = tx.scalar("wrap_count_unspent", request_id=request_id, now=now)
+    if row["type"] == "patch" and live < len(row["target_keys"]):
         raise WrapExpiredError(
             "The values of this request have expired; ask the requester to submit it again."
         )

@@ -211,7 +211,7 @@ def spend_by_requester(tx: Transaction, *, caller: Caller, wrap: StoredWrap, now
     if spent == 0:
         row = tx.one("wrap_find", id=wrap.id)
         if row is None:
-            raise WrapNotFoundError
+            raise _purged(tx, request_id=wrap.request_id, wrap_id=wrap.id)
         _require_unspent(row, now=now)
         raise WrapConsumedError
     # 2. Who saw which value, when.

@@ -17,10 +17,13 @@ WHERE request_id = :request_id AND status = 'claimed' AND claimed_by = :agent_id
   AND lease_token_hash = :lease_token_hash AND claim_expires_at > :now;
 
 -- name: job_renew :count
--- Moves the end of a live lease; 0 when the lease is lost.
+-- Moves the end of a live lease; 0 when the lease is lost or its request has run out of time.
 UPDATE sync_jobs SET claim_expires_at = :claim_expires_at, updated_at = :now
 WHERE id = :id AND status = 'claimed' AND claimed_by = :agent_id
-  AND lease_token_hash = :lease_token_hash AND claim_expires_at > :now;
+  AND lease_token_hash = :lease_token_hash AND claim_expires_at > :now
+  AND (request_id IS NULL
+       OR EXISTS (SELECT 1 FROM access_requests AS r
+                  WHERE r.id = sync_jobs.request_id AND r.execute_before_at > :now));
 
 -- name: job_finish :count
 -- Ends a claimed job under the lease that holds it; 0 when the lease is lost.
@@ -49,6 +52,15 @@ WHERE id = :id AND status = 'claimed' AND lease_token_hash = :lease_token_hash
 UPDATE sync_jobs
 SET status = 'expired', error = :error, finished_at = :now, updated_at = :now
 WHERE id = :id AND (status = 'queued' OR (status = 'claimed' AND claim_expires_at <= :now));
+
+-- name: job_list_lapsed :many
+-- Returns claimed jobs whose lease has lapsed, oldest lease first. Each is locked and looked at again
+-- before it is moved, request first.
+SELECT id, request_id, correlation_id, attempts, max_attempts, claimed_by, lease_token_hash
+FROM sync_jobs
+WHERE status = 'claimed' AND claim_expires_at <= :now
+ORDER BY claim_expires_at, id
+LIMIT :limit;
 
 -- name: job_depth :many
 -- Returns how many unfinished jobs there are of each type and status.

@@ -63,10 +63,10 @@ WHERE request_id = :request_id AND consumed_at IS NULL;
 UPDATE secret_wraps SET expires_at = :expires_at
 WHERE request_id = :request_id AND consumed_at IS NULL AND expires_at > :now;
 
--- name: wrap_count_expired :scalar
--- Returns how many unspent wraps of a request have expired.
+-- name: wrap_count_unspent :scalar
+-- Returns how many wraps of a request can still be spent.
 SELECT count(*) FROM secret_wraps
-WHERE request_id = :request_id AND consumed_at IS NULL AND expires_at <= :now;
+WHERE request_id = :request_id AND consumed_at IS NULL AND expires_at > :now;
 
 -- name: wrap_purge :count
 -- Deletes up to a limit of wraps past their end, oldest first.

@@ -387,5 +387,7 @@ def test_commands_in_containers_find_what_they_name() -> None:
     assert "-dev-root-token-id=devroot" in services["vault"]["command"]
     assert "127.0.0.1:8200:8200" in services["vault"]["ports"]
     assert services["agent"]["environment"]["SB_VAULT_TOKEN"] == "${SB_VAULT_TOKEN:-devroot}"
-    assert services["ingress"]["ports"] == ["${INGRESS_HOST_PORT:-18080}:8080"]
+    assert services["ingress"]["ports"] == [
+        "${INGRESS_HOST_ADDRESS:-127.0.0.1}:${INGRESS_HOST_PORT:-18080}:8080"
+    ]
     assert re.search(r"reverse_proxy .*api:8080", (ROOT / "deploy" / "Caddyfile").read_text())

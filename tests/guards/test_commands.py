@@ -154,4 +154,6 @@ def test_the_front_door_leads_to_the_api_and_hides_metrics() -> None:
     public = next(line.split()[2:] for line in caddyfile.splitlines() if "@public path" in line)
     assert public == ["/api/v1/*", "/healthz", "/readyz", "/openapi.json", "/docs"]
     assert "reverse_proxy api:8080" in caddyfile
-    assert SERVICES["ingress"]["ports"] == ["${INGRESS_HOST_PORT:-18080}:8080"]
+    assert SERVICES["ingress"]["ports"] == [
+        "${INGRESS_HOST_ADDRESS:-127.0.0.1}:${INGRESS_HOST_PORT:-18080}:8080"
+    ]

@@ -22,16 +22,16 @@ WHERE id = (
          OR (:connection_id IS NULL AND j.provider_connection_id IS NULL
              AND (:provider_type IS NULL OR j.provider_type = :provider_type)))
     AND (j.cluster_name IS NULL OR j.cluster_name = :cluster_name)
+    AND (j.request_id IS NULL
+         OR EXISTS (SELECT 1 FROM access_requests AS r
+                    WHERE r.id = j.request_id AND r.status = 'approved' AND r.execute_before_at > :now))
+    -- Asked at every claim: a poll that began before the revocation must not get the job.
+    AND EXISTS (SELECT 1 FROM agents AS a
+                WHERE a.id = :agent_id AND a.status NOT IN ('revoked', 'disabled'))
+    AND (j.provider_connection_id IS NULL
+         OR EXISTS (SELECT 1 FROM provider_connections AS c
+                    WHERE c.id = j.provider_connection_id AND c.status = 'active'))
   ORDER BY j.created_at, j.id
   LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING id, job_type, correlation_id, request_id, payload, attempts, max_attempts,
           claim_expires_at;
-
--- name: job_list_lapsed :many
--- Returns claimed jobs whose lease has lapsed, oldest lease first.
--- Rows another sweep holds are skipped.
-SELECT id, request_id, correlation_id, attempts, max_attempts, claimed_by, lease_token_hash
-FROM sync_jobs
-WHERE status = 'claimed' AND claim_expires_at <= :now
-ORDER BY claim_expires_at, id
-LIMIT :limit;

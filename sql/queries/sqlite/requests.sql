@@ -50,6 +50,10 @@ LIMIT :limit;
 SELECT id, status, requester_id, type, job_id, expires_at, execute_before_at
 FROM access_requests
 WHERE (status = 'pending' AND expires_at <= :now)
-   OR (status = 'approved' AND execute_before_at <= :now)
+   -- Those in an agent's hands come when its lease has lapsed: it cannot be renewed any more.
+   OR (status = 'approved' AND execute_before_at <= :now
+       AND NOT EXISTS (SELECT 1 FROM sync_jobs AS j
+                       WHERE j.id = access_requests.job_id AND j.status = 'claimed'
+                         AND j.claim_expires_at > :now))
 ORDER BY created_at, id
 LIMIT :limit;
