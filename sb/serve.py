@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+import h11
 import hypercorn.trio
 import trio
 from hypercorn.config import Config
@@ -196,7 +197,7 @@ async def serve(
         task_status.started(urls[0])
 
 
-async def _stay(_protocol: H11Protocol, _request: object) -> None:
+async def _stay(self: H11Protocol, event: h11.Request) -> None:
     """Answer in HTTP/1.1 whatever a caller would like to switch to."""
 
 

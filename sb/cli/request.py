@@ -213,7 +213,12 @@ def _show_one(request: dict[str, Any], options: argparse.Namespace) -> int:
     sys.stdout.write(f"  {votes}; you may: {may}\n")
     for name in ("reject_reason", "failure_reason"):
         if request[name]:
-            sys.stdout.write(f"  {name.replace('_', ' ')}: {request[name]}\n")
+            sys.stdout.write(f"  {name.replace('_', ' ')}: {_shown(request[name])}\n")
+    if request["justification"]:
+        sys.stdout.write(f"  because: {_shown(request['justification'])}\n")
+    if request["target_provider_config"]:
+        routing = ", ".join(f"{k}={v}" for k, v in request["target_provider_config"].items())
+        sys.stdout.write(f"  routing: {_shown(routing)}\n")
     return 0
 
 
@@ -221,4 +226,10 @@ def _line(request: dict[str, Any]) -> str:
     keys = ",".join(request["target_keys"]) or "all keys"
     target = f"{request['target_provider_type']}:{request['target_secret_ref']} [{keys}]"
     who = request["requester_display"]
-    return f"{request['id']}  {request['status']:<9} {request['type']:<5} {target}  by {who}"
+    line = f"{request['id']}  {request['status']:<9} {request['type']:<5} {target}  by {who}"
+    return _shown(line)
+
+
+def _shown(text: str) -> str:
+    """Return the text with everything escaped that a terminal would act upon."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
+import trio
 from pydantic import BaseModel, TypeAdapter
 from quart import Response, request
 from quart_trio import QuartTrio
@@ -14,6 +16,7 @@ from werkzeug.routing import BaseConverter
 from sb.errors import InvalidInputError
 from sb.http import errors, guards, health, openapi
 from sb.http.bodies import (
+    LARGE_BODY_BYTES,
     MAX_BODY_BYTES,
     InvalidJsonError,
     UnsupportedMediaTypeError,
@@ -28,9 +31,11 @@ from sb.http.routes import load_all
 from sb.http.state import AppState
 from sb.ids import is_id
 from sb.ops.callers import Actor, AgentCaller, Anonymous, Caller
+from sb.threads import run_blocking
 
 PREFIX = "/api/v1"
 BODY_SECONDS = 10
+_LARGE_BODIES = trio.CapacityLimiter(2)
 UNREADABLE = (InvalidInputError, InvalidJsonError, UnsupportedMediaTypeError)
 
 
@@ -177,13 +182,18 @@ async def _call(
     raw = b""
     if declaration.body is not None:
         raw = cast("bytes", await request.get_data(cache=False))
+        parse = partial(
+            parse_body,
+            declaration.body,
+            raw,
+            content_type=request.headers.get("content-type"),
+            optional=declaration.body_optional,
+        )
         try:
-            body = parse_body(
-                declaration.body,
-                raw,
-                content_type=request.headers.get("content-type"),
-                optional=declaration.body_optional,
-            )
+            if len(raw) > LARGE_BODY_BYTES:
+                body = await run_blocking(parse, limiter=_LARGE_BODIES)
+            else:
+                body = parse()
         except UNREADABLE as problem:
             problem.audit = declaration.invalid_body
             raise

@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Annotated, Any, NoReturn, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from sb.errors import InvalidInputError, SbError
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_DEPTH = 32
+#: How many bad fields one refusal names.
+MAX_REASONS = 50
+#: From here on a body is read in a thread: it would hold everybody else up.
+LARGE_BODY_BYTES = 32 * 1024
 UNSTORABLE = "Text must not hold NUL bytes or lone surrogates."
 
 M = TypeVar("M", bound=BaseModel)
 #: Text that came in; NUL bytes and lone surrogates are refused before any model sees it.
 Text = str
+
+
+def _printable(text: str) -> str:
+    """Refuse what a terminal or a page would not show as it is: controls and direction marks."""
+    if any(unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") for char in text):
+        msg = "must not hold control or formatting characters"
+        raise ValueError(msg)
+    return text
+
+
+#: Text that names something people decide about.
+Label = Annotated[Text, AfterValidator(_printable)]
 
 
 class InvalidJsonError(SbError):
@@ -67,6 +84,7 @@ def parse_body(model: type[M], raw: bytes, *, content_type: str | None, optional
     if not isinstance(found, dict):
         raise InvalidInputError("The body must be a JSON object.")
     _check_texts(found, depth=0)
+    _refuse_unknown(model, found)
     try:
         return model.model_validate(found, strict=True)
     except ValidationError as problem:
@@ -89,6 +107,18 @@ def parse_query(model: type[M], found: Mapping[str, list[str]]) -> M:
         raise _invalid(problem) from None
     except OverflowError:  # a time whose offset carries it out of the calendar
         raise InvalidInputError from None
+
+
+def _refuse_unknown(model: type[BaseModel], found: Mapping[str, Any]) -> None:
+    """Refuse members the model does not have, before a hundred thousand of them cost anything."""
+    if model.model_config.get("extra") != "forbid":
+        return
+    unknown = sorted(found.keys() - model.model_fields.keys())[:MAX_REASONS]
+    if unknown:
+        reason = "Extra inputs are not permitted"
+        raise InvalidInputError(
+            fields=[{"field": name[:300], "reason": reason} for name in unknown]
+        )
 
 
 def _load(raw: bytes) -> Any:
@@ -151,4 +181,4 @@ def _invalid(problem: ValidationError) -> InvalidInputError:
         {"field": ".".join(str(part) for part in error["loc"])[:300], "reason": error["msg"][:300]}
         for error in problem.errors(include_input=False, include_url=False, include_context=False)
     ]
-    return InvalidInputError(fields=fields[:50])
+    return InvalidInputError(fields=fields[:MAX_REASONS])

@@ -63,4 +63,4 @@ def _digest(kms: KeyManagement, body: bytes) -> bytes:
     short value would let a reader of the table guess it. After a rotation a repeat is refused."""
     with kms.fingerprint_key() as key:
         # The key goes into the HMAC.
-        return hmac.digest(key.reveal(), body, hashlib.sha256)
+        return hmac.digest(key.reveal(), b"idempotency\0" + body, hashlib.sha256)

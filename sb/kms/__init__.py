@@ -62,8 +62,8 @@ class KeyManagement(Protocol):
     def fingerprint_key(self) -> Secret:
         """Return the key for the HMAC of values under the current master key.
 
-        It changes with the current master key. The HMAC only correlates audit rows that carry the
-        same key id; no value is ever checked against it, so rotation breaks nothing.
+        It changes with the current master key, whose id stands beside every HMAC. No value is ever
+        checked against one, so rotation breaks nothing.
         """
         ...
 

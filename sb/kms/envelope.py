@@ -45,8 +45,8 @@ class WrapIntegrityError(SbError):
 class SealedWrap:
     """The columns of a stored value.
 
-    The HMAC lets the audit see that two values under one master key are equal, and nothing more:
-    what proves a value unchanged is the tag of the cipher.
+    The HMAC covers the associated data too, so that whoever reads it in the trail cannot compare
+    it with that of a value of their own; who holds the key can show which value a wrap held.
     """
 
     encrypted_value: bytes
@@ -91,7 +91,7 @@ def seal_wrap_with(
         kms_key_id=data_key.key_id,
         algorithm=ALGORITHM,
         # The fingerprint key goes into the HMAC.
-        content_hmac=hmac.digest(fingerprint_key.reveal(), plaintext, hashlib.sha256),
+        content_hmac=hmac.digest(fingerprint_key.reveal(), aad + b"\0" + plaintext, hashlib.sha256),
         byte_length=value.byte_length,
     )
 

@@ -79,13 +79,15 @@ def set_public_key(
     if agent.public_key == public_key:
         return
     fingerprint = fingerprint_of(public_key)
-    tx.count(
+    changed = tx.count(
         "agent_set_public_key",
         id=agent.agent_id,
         public_key=public_key,
         public_key_fingerprint=fingerprint,
         now=now,
     )
+    if changed == 0:  # Revoked between authentication and now.
+        raise AgentAuthRejectedError
     audit.record(
         tx,
         by=agent,

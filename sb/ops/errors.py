@@ -185,6 +185,12 @@ class ValueTooLargeError(SbError):
     message = "A value is larger than 64 KiB."
 
 
+class TooManyKeysError(SbError):
+    code = "too_many_keys"
+    status = 400
+    message = "The secret has more keys than one request can carry; ask for some of them by name."
+
+
 class KeyNotRequestedError(SbError):
     code = "key_not_requested"
     status = 403

@@ -89,7 +89,13 @@ def list_requests(
         limit=limit,
     )
     return [
-        Seen(row=row, votes=[], allowed_actions=allowed_actions(row, caller=caller, now=now))
+        Seen(
+            row=row,
+            votes=[],
+            allowed_actions=_unless_voted(
+                allowed_actions(row, caller=caller, now=now), voted=row["own_votes"] > 0
+            ),
+        )
         for row in rows
     ]
 
@@ -197,6 +203,12 @@ def seen_by(
     row = find_visible(tx, caller=caller, request_id=request_id)
     votes = tx.many("approval_list", request_id=request_id)
     actions = allowed_actions(row, caller=caller, now=now)
-    if any(vote["approver_id"] == caller.user_id for vote in votes):
-        actions = [action for action in actions if action not in ("approve", "reject")]
-    return Seen(row=row, votes=votes, allowed_actions=actions, wake=wake)
+    voted = any(vote["approver_id"] == caller.user_id for vote in votes)
+    return Seen(
+        row=row, votes=votes, allowed_actions=_unless_voted(actions, voted=voted), wake=wake
+    )
+
+
+def _unless_voted(actions: list[str], *, voted: bool) -> list[str]:
+    """Return the actions without the votes of somebody who has voted."""
+    return [action for action in actions if not (voted and action in ("approve", "reject"))]

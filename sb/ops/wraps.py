@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from sb.auth.access import allowed
 from sb.db.engine import Transaction
-from sb.errors import Denial, SbError
+from sb.errors import Denial, PermissionDeniedError, SbError
 from sb.kms.envelope import ERASED, SealedWrap
 from sb.ops import audit, jobs, requests, targets
 from sb.ops.callers import Actor, AgentCaller, Caller
 from sb.ops.errors import (
     KeyNotRequestedError,
     NotTheRequesterError,
+    OutOfScopeKeyError,
+    OutOfScopeOpError,
     ReadRequestsOnlyError,
     RequestNotApprovedError,
     RequestNotRetrievableError,
+    TooManyKeysError,
     WrapConsumedError,
     WrapExpiredError,
     WrapNotFoundError,
@@ -25,6 +29,8 @@ from sb.ops.errors import (
 
 CREATE = "wrap.create"
 RETRIEVE = "wrap.retrieve"
+#: As many keys as a request may name; a secret with more has to be asked for in parts.
+MAX_WRAPS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +121,8 @@ def store_from_agent(
     if request["status"] != "approved":
         raise RequestNotApprovedError
     _require_key(tx, request=request, key_name=key_name)
+    if tx.scalar("wrap_count_others", request_id=request_id, key_name=key_name) >= MAX_WRAPS:
+        raise TooManyKeysError(limit=MAX_WRAPS)
     # 2. One wrap for one key.
     expires_at = now + timedelta(seconds=request["snap_wrap_ttl_approved_seconds"])
     stored = tx.count(
@@ -159,7 +167,11 @@ def _require_key(tx: Transaction, *, request: Mapping[str, Any], key_name: str) 
     )
     if binding is None:
         raise refused
-    targets.check_binding(binding, operation="read", keys=[key_name])
+    try:
+        targets.check_binding(binding, operation="read", keys=[key_name])
+    except (OutOfScopeKeyError, OutOfScopeOpError) as problem:
+        problem.audit = requests.denied(CREATE, request["id"], problem.code)
+        raise
 
 
 def list_wraps(tx: Transaction, *, caller: Caller, request_id: str) -> list[WrapState]:
@@ -178,10 +190,18 @@ def find_for_requester(
     request = requests.find_visible(tx, caller=caller, request_id=request_id)
     if request["requester_id"] != caller.user_id:
         raise NotTheRequesterError(audit=requests.denied(RETRIEVE, request_id, "not_requester"))
+    if request["type"] != "read":
+        raise WrapNotFoundError
+    if not allowed(caller.grants, "secret.request", requests.resource_of(request)):
+        # Approved to somebody who has lost the right to ask since.
+        raise PermissionDeniedError(
+            permission="secret.request",
+            audit=requests.denied(RETRIEVE, request_id, "permission_withdrawn"),
+        )
     wrap = tx.one("wrap_find", id=wrap_id)
     if wrap is None:
         raise _purged(tx, request_id=request_id, wrap_id=wrap_id)
-    if wrap["request_id"] != request_id or request["type"] != "read":
+    if wrap["request_id"] != request_id:
         raise WrapNotFoundError
     if request["status"] not in requests.RETRIEVABLE_IN:
         raise RequestNotRetrievableError(status_now=request["status"])

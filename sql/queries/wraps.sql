@@ -36,6 +36,10 @@ SELECT id, request_id, key_name, content_hmac, byte_length, expires_at, consumed
 FROM secret_wraps
 WHERE request_id = :request_id AND key_name = :key_name;
 
+-- name: wrap_count_others :scalar
+-- Returns how many wraps a request has for keys other than this one.
+SELECT count(*) FROM secret_wraps WHERE request_id = :request_id AND key_name <> :key_name;
+
 -- name: wrap_list :many
 -- Returns a request's wraps without values, in key order.
 SELECT id, key_name, byte_length, created_at, expires_at, consumed_at

@@ -100,6 +100,7 @@ def _deliver(call: Call[Any], wrap: wraps.StoredWrap) -> WrapDelivery:
         refusals.LeaseLostError,
         refusals.RequestNotApprovedError,
         refusals.KeyNotRequestedError,
+        refusals.TooManyKeysError,
     ),
     summary="Post a value that was read, sealed, under the lease in X-Lease-Token",
 )

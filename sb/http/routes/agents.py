@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from pydantic import Field
 
 from sb.auth.tokens import new_token, token_hash
@@ -75,8 +76,11 @@ def public_key_bytes(text: str) -> bytes:
         key = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as problem:
         raise refusals.InvalidPublicKeyError(field="public_key") from problem
-    if len(key) != 32:
-        raise refusals.InvalidPublicKeyError(field="public_key")
+    try:
+        # Points of low order give every partner the same known secret; the library refuses them.
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(key))
+    except ValueError as problem:
+        raise refusals.InvalidPublicKeyError(field="public_key") from problem
     return key
 
 

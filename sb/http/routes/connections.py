@@ -11,7 +11,7 @@ from pydantic import Field
 from sb.auth.tokens import new_token, token_hash
 from sb.clock import utc_now
 from sb.db.engine import Transaction
-from sb.http.bodies import Body, Query, Text
+from sb.http.bodies import Body, Label, Query, Text
 from sb.http.declare import Call, Reply, Session, route
 from sb.http.idempotency import run_creating
 from sb.http.pages import Page, next_link
@@ -20,7 +20,7 @@ from sb.ops import connections, enrollments
 from sb.ops import errors as refusals
 
 Name = Annotated[Text, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,119}$")]
-ShortText = Annotated[Text, Field(min_length=1, max_length=255)]
+ShortText = Annotated[Label, Field(min_length=1, max_length=255)]
 
 
 class CreateConnection(Body):

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, Field
 
 from sb.clock import utc_now
 from sb.db.engine import Transaction
-from sb.http.bodies import Body, Query, Text
+from sb.http.bodies import Body, Label, Query, Text
 from sb.http.declare import Call, Reply, Session, route
 from sb.http.idempotency import run_creating
 from sb.http.limits import RateLimit
@@ -27,7 +27,7 @@ MAX_KEYS = 256
 MAX_VALUE_BYTES = 65_536
 
 ProviderType = Literal["vault", "aws-sm", "azure-kv", "gcp-sm", "kubernetes", "file"]
-KeyName = Annotated[Text, Field(min_length=1, max_length=255)]
+KeyName = Annotated[Label, Field(min_length=1, max_length=255)]
 LongText = Annotated[Text, Field(min_length=1, max_length=4000)]
 IdText = Annotated[
     Text,
@@ -40,11 +40,11 @@ class Submit(Body):
     """What every submit names; `requester_id` is accepted for old clients and ignored."""
 
     target_provider_type: ProviderType
-    target_secret_ref: Annotated[Text, Field(min_length=1, max_length=1024)]
+    target_secret_ref: Annotated[Label, Field(min_length=1, max_length=1024)]
     target_provider_config: dict[str, Any] = Field(default_factory=dict, max_length=16)
     justification: Annotated[Text, Field(max_length=4000)] = ""
     project_id: IdText | None = None
-    environment: Annotated[Text, Field(min_length=1, max_length=255)] | None = None
+    environment: Annotated[Label, Field(min_length=1, max_length=255)] | None = None
     provider_connection_id: IdText | None = None
     requester_id: Any = Field(default=None, exclude=True)
 

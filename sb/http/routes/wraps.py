@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from sb.clock import utc_now
 from sb.http.bodies import Body
 from sb.http.declare import Call, Reply, Session, route
+from sb.http.guards import OriginMismatchError
 from sb.http.limits import RateLimit
 from sb.kms.envelope import decrypt, unwrap_key
 from sb.ops import errors as refusals
@@ -74,11 +76,13 @@ async def list_wraps(call: Call[Any]) -> Reply:
         refusals.RequestNotRetrievableError,
         refusals.WrapConsumedError,
         refusals.WrapExpiredError,
+        OriginMismatchError,
     ),
     summary="Reveal a value once; afterwards the wrap is spent",
 )
 async def reveal_wrap(call: Call[Any]) -> Reply:
     state = call.state
+    _require_intent(call.headers)
     # 1. Unwrap the data key with no transaction open: a KMS outage does not burn the wrap.
     wrap = await state.db.read(
         wraps.find_for_requester,
@@ -103,6 +107,15 @@ async def reveal_wrap(call: Call[Any]) -> Reply:
         )
     with value:
         return Reply(_revealed(wrap, value), headers={"Cache-Control": "no-store"})
+
+
+def _require_intent(headers: Mapping[str, str]) -> None:
+    """Refuse what a browser fetches ahead, or for another site: it would spend what nobody sees."""
+    ahead = {headers.get("purpose"), headers.get("sec-purpose"), headers.get("x-moz")}
+    if any("prefetch" in (purpose or "") for purpose in ahead):
+        raise OriginMismatchError("A value is not fetched ahead of its being wanted.")
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise OriginMismatchError
 
 
 def _revealed(wrap: wraps.StoredWrap, value: Secret) -> RevealBody:

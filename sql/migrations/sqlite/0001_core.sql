@@ -467,6 +467,12 @@ CREATE INDEX audit_events_actor_idx ON audit_events (actor, occurred_at DESC, id
 CREATE INDEX audit_events_action_idx ON audit_events (action, occurred_at DESC, id DESC);
 CREATE INDEX audit_events_resource_idx ON audit_events (resource, occurred_at DESC, id DESC);
 
+-- REPLACE deletes without the trigger for deletion unless recursive_triggers is on.
+CREATE TRIGGER audit_events_no_replace BEFORE INSERT ON audit_events
+WHEN EXISTS (SELECT 1 FROM audit_events AS a WHERE a.id = NEW.id)
+BEGIN
+  SELECT RAISE(ABORT, 'audit_events is append-only');
+END;
 CREATE TRIGGER audit_events_no_update BEFORE UPDATE ON audit_events
 BEGIN
   SELECT RAISE(ABORT, 'audit_events is append-only');

@@ -18,7 +18,9 @@ SELECT r.id, r.requester_id, r.type, r.justification, r.status, r.workflow_id,
        (SELECT count(*) FROM approvals AS v
         WHERE v.request_id = r.id AND v.decision = 'approve') AS approvals_count,
        (SELECT max(w.expires_at) FROM secret_wraps AS w
-        WHERE w.request_id = r.id AND w.consumed_at IS NULL) AS unspent_until
+        WHERE w.request_id = r.id AND w.consumed_at IS NULL) AS unspent_until,
+       (SELECT count(*) FROM approvals AS mine
+        WHERE mine.request_id = r.id AND mine.approver_id = :caller_id) AS own_votes
 FROM access_requests AS r
 JOIN local_users AS u ON u.id = r.requester_id
 LEFT JOIN projects AS p ON p.id = r.project_id
