@@ -214,8 +214,6 @@ def _show_one(request: dict[str, Any], options: argparse.Namespace) -> int:
     for name in ("reject_reason", "failure_reason"):
         if request[name]:
             sys.stdout.write(f"  {name.replace('_', ' ')}: {_shown(request[name])}\n")
-    if request["justification"]:
-        sys.stdout.write(f"  because: {_shown(request['justification'])}\n")
     if request["target_provider_config"]:
         routing = ", ".join(f"{k}={v}" for k, v in request["target_provider_config"].items())
         sys.stdout.write(f"  routing: {_shown(routing)}\n")

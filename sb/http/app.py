@@ -60,9 +60,11 @@ def create_app(state: AppState) -> QuartTrio:
             view_func=_view(declaration, state),
             methods=[declaration.method],
         )
+    spending = {declaration.name for declaration in REGISTRY if declaration.spends}
     for rule in app.url_map.iter_rules():
-        # HEAD would run the handler of GET, and a reveal would spend a value that nobody sees.
-        rule.methods = (rule.methods or set()) - {"HEAD"}
+        if rule.endpoint in spending:
+            # HEAD would run the handler of GET and spend what nobody sees.
+            rule.methods = (rule.methods or set()) - {"HEAD"}
     health.register(app, state)
     openapi.register(app)
     _refuse_undeclared(app)

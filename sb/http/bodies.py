@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sb.errors import InvalidInputError, SbError
 
@@ -26,16 +25,13 @@ M = TypeVar("M", bound=BaseModel)
 Text = str
 
 
-def _printable(text: str) -> str:
-    """Refuse what a terminal or a page would not show as it is: controls and direction marks."""
-    if any(unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") for char in text):
-        msg = "must not hold control or formatting characters"
-        raise ValueError(msg)
-    return text
-
-
-#: Text that names something people decide about.
-Label = Annotated[Text, AfterValidator(_printable)]
+#: Controls, direction marks and other characters that change how the rest is shown.
+_UNSHOWN = (
+    r"\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    r"\ufeff\ufff9-\ufffb"
+)
+#: Text that names something people decide about: it looks like what it is.
+Label = Annotated[Text, Field(pattern=f"^[^{_UNSHOWN}]*$")]
 
 
 class InvalidJsonError(SbError):

@@ -125,6 +125,7 @@ class RouteDeclaration:
     invalid_body: Denial | None
     may_be_empty: bool
     headers: tuple[str, ...]
+    spends: bool
 
     @property
     def name(self) -> str:
@@ -151,10 +152,12 @@ def route(
     invalid_body: Denial | None = None,
     may_be_empty: bool = False,
     headers: tuple[str, ...] = (),
+    spends: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Declare a route under `/api/v1`; `invalid_body` is audited when the body cannot be read.
 
-    With `may_be_empty` it may answer 204 besides its status; `headers` are those it asks for.
+    With `may_be_empty` it may answer 204 besides its status; `headers` are those it asks for. A GET
+    that `spends` something does not answer HEAD.
     """
 
     def register(handler: Handler) -> Handler:
@@ -175,6 +178,7 @@ def route(
             invalid_body=invalid_body,
             may_be_empty=may_be_empty,
             headers=headers,
+            spends=spends,
         )
         if any(known.name == declaration.name for known in REGISTRY):
             msg = f"{declaration.name} is declared twice"

@@ -159,6 +159,8 @@ async def test_generated_calls_find_no_500_and_answers_are_as_documented(plane: 
                 "target_provider_type": "vault",
                 "target_provider_config": {},
                 "provider_connection_id": connection,
+                # The document cannot tell a generator which names are refused.
+                "key_values": {"PASSWORD": "a-new-value"},
                 "request_id": approved,
                 REASON: "ticket 2",
                 "lease_token": job["lease_token"],

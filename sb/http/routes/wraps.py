@@ -78,6 +78,7 @@ async def list_wraps(call: Call[Any]) -> Reply:
         refusals.WrapExpiredError,
         OriginMismatchError,
     ),
+    spends=True,
     summary="Reveal a value once; afterwards the wrap is spent",
 )
 async def reveal_wrap(call: Call[Any]) -> Reply:
