@@ -55,6 +55,33 @@ class HttpMetrics:
         self.audit_append_failures = Counter(
             "audit_append_failures", "Denials whose audit row failed.", registry=registry
         )
+        self.policy_rules_created = Counter(
+            "policy_rules_created", "Rules made.", ["permission_used", "scope"], registry=registry
+        )
+        self.policy_rules_updated = Counter(
+            "policy_rules_updated",
+            "Rules changed.",
+            ["permission_used", "scope"],
+            registry=registry,
+        )
+        self.policy_rules_deleted = Counter(
+            "policy_rules_deleted",
+            "Rules deleted.",
+            ["permission_used", "scope"],
+            registry=registry,
+        )
+        self.policy_rules_denied = Counter(
+            "policy_rules_denied", "Calls about rules refused.", ["reason"], registry=registry
+        )
+        self.policy_rule_history_views = Counter(
+            "policy_rule_history_views", "Histories of rules read.", ["scope"], registry=registry
+        )
+        self.setting_updates = Counter(
+            "platform_setting_updates",
+            "Changes of platform settings, and attempts.",
+            ["key", "result"],
+            registry=registry,
+        )
         self.schema_version = Gauge(
             "schema_version", "The newest applied migration.", registry=registry
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 SCOPE_KEYS = frozenset(
@@ -17,13 +18,17 @@ SCOPE_KEYS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """One role given at one scope; `team_ids` is the expanded subtree of the scope's team."""
+    """One role given at one scope, for ever or until `expires_at`.
+
+    `team_ids` is the expanded subtree of the scope's team.
+    """
 
     role_id: str
     role_name: str
     permissions: frozenset[str]
     scope: Mapping[str, Any]
     team_ids: frozenset[str] = frozenset()
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,27 @@ def covering_roles(grants: Iterable[Grant], permission: str, resource: Resource)
         for grant in grants
         if permission in grant.permissions and _covers(grant, resource)
     )
+
+
+def lacking(
+    grants: Iterable[Grant],
+    permissions: Iterable[str],
+    resource: Resource,
+    *,
+    until: datetime | None,
+) -> frozenset[str]:
+    """Return the permissions that are not held over the whole resource for all of that time.
+
+    Whoever lacks none of them could do all of it themselves: passing it on makes nobody stronger.
+    """
+    lasting = [g for g in grants if _lasts(g, until) and _covers(g, resource)]
+    held = frozenset[str]().union(*(grant.permissions for grant in lasting))
+    return frozenset(permissions) - held
+
+
+def _lasts(grant: Grant, until: datetime | None) -> bool:
+    # Otherwise a power that ends could be made endless by granting it on, even to oneself.
+    return grant.expires_at is None or (until is not None and until <= grant.expires_at)
 
 
 def visibility(grants: Iterable[Grant], permissions: Iterable[str]) -> Visibility:

@@ -25,6 +25,8 @@ PARALLELISM: Final = 1
 
 MIN_CHARACTERS: Final = 12
 MAX_BYTES: Final = 256
+#: What a temporary password is made of: nothing that looks like something else when read aloud.
+READABLE: Final = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
 class PasswordRefusedError(InvalidInputError):
@@ -91,6 +93,12 @@ def check_new_password(password: Secret, *, email: str) -> None:
     address = unicodedata.normalize("NFC", email)
     if text.strip().casefold() == address.strip().casefold():
         raise PasswordRefusedError("A password is not the address it signs in.")
+
+
+def temporary_password() -> Secret:
+    """Return a new random password of 99 bits that a person can type."""
+    groups = ("".join(secrets.choice(READABLE) for _ in range(4)) for _ in range(5))
+    return Secret("-".join(groups).encode())
 
 
 class PasswordHasher:

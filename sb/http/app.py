@@ -43,6 +43,10 @@ class _IdConverter(BaseConverter):
     """One path segment; whether it is an id is checked later, so that a bad one is a 400."""
 
 
+class _NameConverter(BaseConverter):
+    """One path segment that is a name; an unknown one is for the operation to refuse."""
+
+
 def create_app(state: AppState) -> QuartTrio:
     """Return the application over this state; only declared routes are served."""
     load_all()
@@ -53,6 +57,7 @@ def create_app(state: AppState) -> QuartTrio:
     # A doubled slash is an unknown path; following it would redirect to whatever Host said.
     app.url_map.merge_slashes = False
     app.url_map.converters["id"] = _IdConverter
+    app.url_map.converters["name"] = _NameConverter
     for declaration in REGISTRY:
         app.add_url_rule(
             PREFIX + declaration.path,
@@ -93,7 +98,7 @@ def _view(declaration: RouteDeclaration, state: AppState) -> Callable[..., Await
         caller: Caller | None = None
         agent: AgentCaller | None = None
         try:
-            found = _checked_ids(ids)
+            found = _checked_ids(ids, declaration.path)
             # Who, then whether, then how often, then what: a stranger learns nothing of the body.
             caller, agent = await _authenticate(declaration, state, found)
             if (actor := caller or agent) is not None:
@@ -111,11 +116,13 @@ def _view(declaration: RouteDeclaration, state: AppState) -> Callable[..., Await
     return view
 
 
-def _checked_ids(ids: dict[str, str]) -> dict[str, str]:
-    found = {name: text.lower() for name, text in ids.items()}
-    for name, text in found.items():
-        if not is_id(text):
-            raise errors.InvalidIdError(field=name)
+def _checked_ids(segments: dict[str, str], path: str) -> dict[str, str]:
+    found = dict(segments)
+    for name in segments:
+        if f"<id:{name}>" in path:
+            found[name] = segments[name].lower()
+            if not is_id(found[name]):
+                raise errors.InvalidIdError(field=name)
     return found
 
 
@@ -144,6 +151,7 @@ async def _authenticate(
     )
     if isinstance(access, Session):
         caller = guards.require_person(caller)
+        guards.require_own_password(caller, access, route=declaration.name)
         if access.permission is not None:
             guards.require_permission(
                 caller, access.permission, access.scope, route=declaration.name

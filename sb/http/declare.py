@@ -5,6 +5,7 @@ A route without `access` does not import; an app that serves an undeclared rule 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -33,10 +34,12 @@ class Session:
     """A signed-in person, who holds the permission globally or, for `any`, at some scope.
 
     With `any` the operation decides on the row it finds; the check here only spares it the work.
+    Whoever has a password to change first is let in only `before_password_change`.
     """
 
     permission: str | None = None
     scope: Literal["any", "global"] = "any"
+    before_password_change: bool = False
 
     def __post_init__(self) -> None:
         if self.permission is not None and self.permission not in PERMISSION_KEYS:
@@ -133,6 +136,11 @@ class RouteDeclaration:
 
 
 REGISTRY: list[RouteDeclaration] = []
+
+
+def template(path: str) -> str:
+    """Return the path with its variable segments in braces, as documents write it."""
+    return re.sub(r"<\w+:(\w+)>", r"{\1}", path)
 
 
 def route(

@@ -9,6 +9,7 @@ from sb.auth.access import GLOBAL, allowed, holds_anywhere
 from sb.auth.tokens import is_token, token_hash
 from sb.clock import utc_now
 from sb.errors import AuthenticationRequiredError, Denial, PermissionDeniedError, SbError
+from sb.http.declare import Session
 from sb.http.limits import RateLimit, enforce
 from sb.http.state import AppState
 from sb.ops import agents, sessions
@@ -24,6 +25,12 @@ class OriginMismatchError(SbError):
     code = "origin_mismatch"
     status = 403
     message = "A cookie session changes state from the product's own pages only."
+
+
+class PasswordChangeRequiredError(SbError):
+    code = "password_change_required"
+    status = 403
+    message = "Change your password first, at POST /users/me/password."
 
 
 async def find_session(
@@ -74,6 +81,14 @@ def require_same_origin(state: AppState, headers: Mapping[str, str]) -> None:
     elif headers.get("sec-fetch-site") in ("same-origin", "none"):
         return
     raise OriginMismatchError
+
+
+def require_own_password(caller: Caller, access: Session, *, route: str) -> None:
+    """Refuse a person whose password somebody else knows, but for what it takes to change it."""
+    if caller.must_change_password and not access.before_password_change:
+        raise PasswordChangeRequiredError(
+            audit=Denial("access.denied", f"route:{route}", error_kind="password_change_required")
+        )
 
 
 def require_permission(caller: Caller, permission: str, scope: str, *, route: str) -> None:

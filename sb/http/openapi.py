@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,7 +21,7 @@ from quart_schema.openapi import OpenAPIProvider
 from quart_trio import QuartTrio
 
 from sb.errors import RateLimitedError, SbError
-from sb.http.declare import REGISTRY, Agent, Public, RouteDeclaration
+from sb.http.declare import REGISTRY, Agent, Public, RouteDeclaration, template
 from sb.http.errors import ErrorBody
 from sb.http.idempotency import IDEMPOTENCY_KEY
 from sb.http.observe import name_route
@@ -98,7 +99,7 @@ def _document(app: Quart, extension: QuartSchema) -> dict[str, Any]:
     document = OpenAPIProvider(app, extension).schema()
     paths = document["paths"]
     for declaration in REGISTRY:
-        path = "/api/v1" + _template(declaration.path)
+        path = "/api/v1" + template(declaration.path)
         for parameter in paths[path].get("parameters", []):
             _mark_id(parameter)
         operation = paths[path][declaration.method.lower()]
@@ -129,12 +130,8 @@ def _headers(declaration: RouteDeclaration) -> list[dict[str, Any]]:
 
 
 def _mark_id(parameter: dict[str, Any]) -> None:
-    if parameter.get("in") == "path":
+    if parameter.get("in") == "path" and parameter["name"].endswith("_id"):
         parameter["schema"] = {"type": "string", "format": "uuid"}
-
-
-def _template(path: str) -> str:
-    return path.replace("<id:", "{").replace(">", "}")
 
 
 def _describe(view: Any, declaration: RouteDeclaration) -> None:
@@ -174,7 +171,7 @@ def _security(declaration: RouteDeclaration) -> list[dict[str, list[str]]]:
 
 
 def _slug(path: str) -> str:
-    words = path.replace("<id:", "").replace(">", "").replace("-", "_").strip("/")
+    words = re.sub(r"[{}]", "", template(path)).replace("-", "_").strip("/")
     return words.replace("/", "_")
 
 
@@ -192,7 +189,7 @@ def error_codes() -> dict[str, type[SbError]]:
 def _page() -> str:
     rows = "\n".join(
         f"<tr><td><code>{html.escape(declaration.method)}</code></td>"
-        f"<td><code>/api/v1{html.escape(_template(declaration.path))}</code></td>"
+        f"<td><code>/api/v1{html.escape(template(declaration.path))}</code></td>"
         f"<td>{html.escape(declaration.summary)}</td></tr>"
         for declaration in sorted(REGISTRY, key=lambda found: (found.path, found.method))
     )

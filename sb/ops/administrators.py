@@ -6,6 +6,8 @@ do not end by themselves.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sb.auth.access import GLOBAL, allowed
 from sb.db.engine import Transaction
 from sb.ops.callers import Caller
@@ -18,6 +20,11 @@ ROOT = ("role.edit", "user_role.edit")
 def is_root(caller: Caller) -> bool:
     """Tell whether the caller holds what makes an administrator."""
     return all(allowed(caller.grants, permission, GLOBAL) for permission in ROOT)
+
+
+def touches(permissions: Iterable[str]) -> bool:
+    """Tell whether taking these permissions from somebody could leave no administrator."""
+    return not set(ROOT).isdisjoint(permissions)
 
 
 def hold(tx: Transaction) -> None:

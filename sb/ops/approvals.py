@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sb.db.engine import Transaction
 from sb.ids import new_id
-from sb.ops import audit, jobs, requests
+from sb.ops import audit, jobs, requests, targets
 from sb.ops.callers import Actor, Caller, System
 from sb.ops.errors import (
     AlreadyVotedError,
@@ -32,6 +32,7 @@ def approve(
     row = _lock_decidable(
         tx, caller=caller, request_id=request_id, action="request.approve", now=now
     )
+    targets.require_standing(tx, request_id=request_id, action="request.approve")
     # 2. The vote, then the quorum, counted under the lock.
     _vote(tx, caller=caller, request_id=request_id, decision="approve", comment=comment, now=now)
     votes = int(tx.scalar("approval_count", request_id=request_id))
@@ -150,7 +151,7 @@ def _approve(tx: Transaction, *, row: Mapping[str, Any], by: Actor, now: datetim
         )
     ends_at = now + timedelta(seconds=row["snap_wrap_ttl_approved_seconds"])
     job_id = new_id()
-    jobs.enqueue_for_request(tx, row=row, job_id=job_id, by=by, now=now)
+    enqueue(tx, row=row, job_id=job_id, by=by, now=now)
     moved = tx.count(
         "request_approve", id=request_id, job_id=job_id, execute_before_at=ends_at, now=now
     )
@@ -158,3 +159,47 @@ def _approve(tx: Transaction, *, row: Mapping[str, Any], by: Actor, now: datetim
         raise RequestNotPendingError(status_now=row["status"])
     tx.count("wrap_expire_at", request_id=request_id, expires_at=ends_at, now=now)
     return jobs.wake_channel(row["provider_connection_id"])
+
+
+def enqueue(
+    tx: Transaction, *, row: Mapping[str, Any], job_id: str, by: Actor, now: datetime
+) -> None:
+    """Enqueue the one job of an approved request; the unique index refuses a second."""
+    payload: dict[str, Any] = {
+        "request_id": row["id"],
+        "provider_connection_id": row["provider_connection_id"],
+        "target_provider_type": row["target_provider_type"],
+        "target_provider_config": row["target_provider_config"],
+        "target_secret_ref": row["target_secret_ref"],
+        "target_keys": row["target_keys"],
+        "target_scope": row["target_scope"],
+    }
+    if row["type"] == "patch":
+        payload["wraps"] = _wrap_references(tx, request_id=row["id"])
+    tx.count(
+        "job_insert",
+        id=job_id,
+        job_type=row["type"],
+        correlation_id=row["id"],
+        request_id=row["id"],
+        provider_connection_id=row["provider_connection_id"],
+        cluster_name=row["cluster_name"],
+        provider_type=row["target_provider_type"],
+        payload=payload,
+        max_attempts=jobs.MAX_ATTEMPTS,
+        now=now,
+    )
+    audit.record(
+        tx,
+        by=by,
+        action="job.enqueue",
+        resource=f"job:{job_id}",
+        correlation_id=row["id"],
+        metadata={"job_type": row["type"]},
+        now=now,
+    )
+
+
+def _wrap_references(tx: Transaction, *, request_id: str) -> Sequence[Mapping[str, str]]:
+    rows = tx.many("wrap_list", request_id=request_id)
+    return [{"wrap_id": row["id"], "key_name": row["key_name"]} for row in rows]

@@ -95,11 +95,12 @@ def list_events(
         before_id=before[1] if before else None,
         limit=limit,
     )
-    names = _display_names(tx, {row["actor"] for row in rows})
+    names = display_names(tx, {row["actor"] for row in rows})
     return [AuditEvent(actor_display=names[row["actor"]], **row) for row in rows]
 
 
-def _display_names(tx: Transaction, actors: set[str]) -> dict[str, str]:
+def display_names(tx: Transaction, actors: set[str]) -> dict[str, str]:
+    """Return what people call each actor, whatever became of the account behind it."""
     users = _ids_of("user:", actors)
     agents = _ids_of("agent:", actors)
     found: dict[str, str] = {}

@@ -7,14 +7,14 @@ from datetime import datetime
 from sb.auth.permissions import SEED_ROLES
 from sb.db.engine import Transaction
 from sb.ids import new_id
-from sb.ops import audit, grants, users
+from sb.ops import audit, grants, settings, users
 from sb.ops.callers import System
 
 BOOTSTRAP = System(part="bootstrap")
 
 
 def seed(tx: Transaction, *, now: datetime) -> None:
-    """Leave the seed roles, the `standard` workflow and the match-all rule in place."""
+    """Leave the seed roles, settings, the `standard` workflow and the match-all rule in place."""
     for role in SEED_ROLES:
         tx.count(
             "role_insert",
@@ -25,6 +25,7 @@ def seed(tx: Transaction, *, now: datetime) -> None:
             is_system=True,
             now=now,
         )
+    settings.seed(tx, now=now)
     if tx.one("workflow_find_default") is None:
         _seed_workflow(tx, now=now)
     if tx.scalar("policy_any_system") is None:

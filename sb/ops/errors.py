@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from sb.errors import SbError
+from sb.ops import governance_errors, tenancy_errors
+from sb.ops.governance_errors import EmailTakenError, InvalidEmailError
 
 
 class InvalidCredentialsError(SbError):
@@ -81,6 +83,12 @@ class OutOfScopeKeyError(SbError):
     code = "out_of_scope_key"
     status = 403
     message = "The secret's binding does not allow one of these keys, or needs keys to be named."
+
+
+class EnvironmentRequiredError(SbError):
+    code = "environment_required"
+    status = 400
+    message = "The project has a production environment: say which environment is meant."
 
 
 class EnvironmentNotInProjectError(SbError):
@@ -310,4 +318,17 @@ CONSTRAINT_ERRORS: dict[str, type[SbError]] = {
     "approvals_request_approver_key": AlreadyVotedError,
     "agents_name_key": AgentNameTakenError,
     "provider_connections_name_key": ConnectionNameTakenError,
+    "teams_child_name_key": tenancy_errors.TeamNameTakenError,
+    "teams_root_name_key": tenancy_errors.TeamNameTakenError,
+    "projects_name_key": tenancy_errors.ProjectNameTakenError,
+    "environments_project_name_key": tenancy_errors.EnvironmentNameTakenError,
+    "local_users_email_key": EmailTakenError,
+    "local_users_email_form": InvalidEmailError,
+    "roles_name_key": governance_errors.RoleNameTakenError,
+    "workflow_definitions_name_key": governance_errors.WorkflowNameTakenError,
+    "workflow_definitions_default_key": governance_errors.DefaultWorkflowChangedError,
+    "policy_rules_team_id_fkey": governance_errors.TeamNotFoundError,
+    "policy_rules_workflow_id_fkey": governance_errors.RulesChangedError,
+    "access_requests_workflow_id_fkey": governance_errors.RulesChangedError,
+    "access_requests_matched_policy_rule_id_fkey": governance_errors.RulesChangedError,
 }

@@ -5,22 +5,26 @@ Locks are taken in one order everywhere: request, then job, then wraps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sb.db.engine import Transaction
-from sb.errors import Denial
+from sb.errors import DatabaseBusyError, Denial
 from sb.kms.envelope import ERASED
-from sb.ops import audit, requests
+from sb.ops import audit, requests, targets
 from sb.ops.callers import Actor, AgentCaller, System
 from sb.ops.errors import JobNotFoundError, LeaseLostError
 from sb.sanitize import sanitize_error
 
 LEASE = timedelta(seconds=30)
 MAX_ATTEMPTS = 3
+#: How many jobs that may not run any more one claim puts aside.
+PUT_ASIDE = 20
 SYSTEM = System(part="jobs")
+#: Why a job failed whose request lost its ground: binding, project, environment or connection.
+REVOKED = "binding_revoked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,65 +54,15 @@ def wake_channel(connection_id: str | None) -> str:
     return f"jobs:{connection_id or 'unbound'}"
 
 
-def enqueue_for_request(
-    tx: Transaction, *, row: Mapping[str, Any], job_id: str, by: Actor, now: datetime
-) -> None:
-    """Enqueue the one job of an approved request; the unique index refuses a second."""
-    payload: dict[str, Any] = {
-        "request_id": row["id"],
-        "provider_connection_id": row["provider_connection_id"],
-        "target_provider_type": row["target_provider_type"],
-        "target_provider_config": row["target_provider_config"],
-        "target_secret_ref": row["target_secret_ref"],
-        "target_keys": row["target_keys"],
-        "target_scope": row["target_scope"],
-    }
-    if row["type"] == "patch":
-        payload["wraps"] = _wrap_references(tx, request_id=row["id"])
-    tx.count(
-        "job_insert",
-        id=job_id,
-        job_type=row["type"],
-        correlation_id=row["id"],
-        request_id=row["id"],
-        provider_connection_id=row["provider_connection_id"],
-        cluster_name=row["cluster_name"],
-        provider_type=row["target_provider_type"],
-        payload=payload,
-        max_attempts=MAX_ATTEMPTS,
-        now=now,
-    )
-    audit.record(
-        tx,
-        by=by,
-        action="job.enqueue",
-        resource=f"job:{job_id}",
-        correlation_id=row["id"],
-        metadata={"job_type": row["type"]},
-        now=now,
-    )
-
-
-def _wrap_references(tx: Transaction, *, request_id: str) -> Sequence[Mapping[str, str]]:
-    rows = tx.many("wrap_list", request_id=request_id)
-    return [{"wrap_id": row["id"], "key_name": row["key_name"]} for row in rows]
-
-
 def claim(
     tx: Transaction, *, agent: AgentCaller, lease_token_hash: bytes, now: datetime
 ) -> ClaimedJob | None:
-    """Lease the oldest runnable job the agent covers, or return None; nobody else has its token."""
+    """Lease the oldest runnable job the agent covers, or return None; nobody else has its token.
+
+    A job whose request may not go on as things are now is never handed out: it fails here.
+    """
     # 1. One row, skipping those other claimers hold.
-    row = tx.one(
-        "job_claim",
-        agent_id=agent.agent_id,
-        connection_id=agent.provider_connection_id,
-        provider_type=agent.provider_type,
-        cluster_name=agent.cluster_name,
-        lease_token_hash=lease_token_hash,
-        claim_expires_at=now + LEASE,
-        now=now,
-    )
+    row = _lease_next(tx, agent=agent, lease_token_hash=lease_token_hash, now=now)
     if row is None:
         return None
     # 2. From here the values of a patch live only as long as the workflow lets claimed ones.
@@ -133,6 +87,55 @@ def claim(
         max_attempts=row["max_attempts"],
         claim_expires_at=row["claim_expires_at"],
     )
+
+
+def _lease_next(
+    tx: Transaction, *, agent: AgentCaller, lease_token_hash: bytes, now: datetime
+) -> Mapping[str, Any] | None:
+    for _ in range(PUT_ASIDE):
+        row = tx.one(
+            "job_claim",
+            agent_id=agent.agent_id,
+            connection_id=agent.provider_connection_id,
+            provider_type=agent.provider_type,
+            cluster_name=agent.cluster_name,
+            lease_token_hash=lease_token_hash,
+            claim_expires_at=now + LEASE,
+            now=now,
+        )
+        if row is None or row["request_id"] is None:
+            return row
+        refusal = targets.find_withdrawal(tx, request_id=row["request_id"])
+        if refusal is None:
+            return row
+        _revoke(tx, job=row, lease_token_hash=lease_token_hash, error_kind=refusal.code, now=now)
+    return None
+
+
+def _revoke(
+    tx: Transaction,
+    *,
+    job: Mapping[str, Any],
+    lease_token_hash: bytes,
+    error_kind: str,
+    now: datetime,
+) -> None:
+    # The job is held and its request comes first in the order of locks: waiting for it could close
+    # a circle with whoever ends both at this moment. The agent asks again.
+    if tx.one("request_lock_unless_held", id=job["request_id"]) is None:
+        raise DatabaseBusyError(headers={"Retry-After": "1"})
+    tx.count("job_revoke", id=job["id"], lease_token_hash=lease_token_hash, error=REVOKED, now=now)
+    audit.record(
+        tx,
+        by=SYSTEM,
+        action="job.revoked",
+        resource=f"job:{job['id']}",
+        correlation_id=job["correlation_id"],
+        status="failure",
+        metadata={"job_type": job["job_type"], "reason": REVOKED, "error_kind": error_kind},
+        now=now,
+    )
+    finish_request(tx, job=job, succeeded=False, error=REVOKED, now=now)
 
 
 def _start_claimed_ttl(tx: Transaction, *, request_id: str, now: datetime) -> None:

@@ -12,6 +12,20 @@ from typing import Any
 from sb.db.engine import Transaction
 from sb.ops.errors import NoWorkflowError
 
+#: What selectors compare for equality.
+EQUALITY_KEYS = (
+    "project_id",
+    "environment",
+    "environment_id",
+    "environment_kind",
+    "provider_type",
+    "operation",
+)
+#: How far away the platform's rules are; a project's are at 0 and its teams' in between.
+PLATFORM_DEPTH = 1000
+#: How long a value is shown where no rule says so.
+DEFAULT_REVEAL_SECONDS = 60
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyScope:
@@ -48,19 +62,55 @@ class Decision:
 
     workflow: Workflow
     rule_id: str | None
+    direct_reveal_allowed: bool = False
+    requires_mfa: bool = False
+    reveal_ttl_seconds: int = DEFAULT_REVEAL_SECONDS
+    #: Whether the rule would have let production be revealed directly, which nothing may.
+    reveal_refused: bool = False
 
 
 def decide(tx: Transaction, *, scope: PolicyScope) -> Decision:
     """Return the decision for this scope; no rule and no default workflow is an error."""
-    for rule in tx.many("policy_list_candidates", project_id=scope.project_id):
-        if matches(rule["selector"], scope):
-            row = tx.one("workflow_find", id=rule["workflow_id"])
-            if row is not None:
-                return Decision(workflow=_workflow(row), rule_id=rule["id"])
-    row = tx.one("workflow_find_default")
-    if row is None:
-        raise NoWorkflowError
-    return Decision(workflow=_workflow(row), rule_id=None)
+    return decision_of(tx, rule=first_match(tx, scope=scope), scope=scope)
+
+
+def first_match(
+    tx: Transaction, *, scope: PolicyScope, without_id: str | None = None
+) -> Mapping[str, Any] | None:
+    """Return the rule that governs this scope, as if the one without which to look were gone."""
+    return tx.one(
+        "policy_find_first_match",
+        project_id=scope.project_id,
+        secret_ref=scope.secret_ref,
+        facts=facts_of(scope),
+        without_id=without_id,
+    )
+
+
+def decision_of(tx: Transaction, *, rule: Mapping[str, Any] | None, scope: PolicyScope) -> Decision:
+    """Return what this rule decides for the scope; without a rule, the default workflow."""
+    row = None if rule is None else tx.one("workflow_find", id=rule["workflow_id"])
+    if rule is None or row is None:
+        row = tx.one("workflow_find_default")
+        if row is None:
+            raise NoWorkflowError
+        return Decision(workflow=_workflow(row), rule_id=None)
+    # Whatever a rule says, or said before it was refused to: production is never revealed directly.
+    refused = bool(rule["direct_reveal_allowed"]) and scope.environment_kind == "prod"
+    return Decision(
+        workflow=_workflow(row),
+        rule_id=rule["id"],
+        direct_reveal_allowed=bool(rule["direct_reveal_allowed"]) and not refused,
+        requires_mfa=rule["requires_mfa"],
+        reveal_ttl_seconds=rule["reveal_ttl_seconds"],
+        reveal_refused=refused,
+    )
+
+
+def facts_of(scope: PolicyScope) -> dict[str, str]:
+    """Return what is known of the scope by the keys that selectors compare for equality."""
+    known = {key: getattr(scope, key) for key in EQUALITY_KEYS}
+    return {key: value for key, value in known.items() if value}
 
 
 def matches(selector: Mapping[str, Any], scope: PolicyScope) -> bool:
@@ -71,20 +121,9 @@ def matches(selector: Mapping[str, Any], scope: PolicyScope) -> bool:
 def _holds(key: str, value: object, scope: PolicyScope) -> bool:
     if not isinstance(value, str) or not value:
         return False
-    match key:
-        case "secret_ref_prefix":
-            return scope.secret_ref.startswith(value)
-        case (
-            "project_id"
-            | "environment"
-            | "environment_id"
-            | "environment_kind"
-            | "provider_type"
-            | "operation"
-        ):
-            return bool(getattr(scope, key) == value)
-        case _:
-            return False
+    if key == "secret_ref_prefix":
+        return scope.secret_ref.startswith(value)
+    return key in EQUALITY_KEYS and bool(getattr(scope, key) == value)
 
 
 def _workflow(row: Mapping[str, Any]) -> Workflow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,6 +25,10 @@ SEEN_BY = ("secret.approve", "secret.list", "secret.request")
 RETRIEVABLE_IN = ("approved", "executed")
 #: Requests in these states have not ended.
 OPEN_IN = ("pending", "approved")
+#: What a grant says that is for projects as a whole.
+_WHOLE = ({"team_ids"}, {"project_id"})
+#: With more projects than these in sight, scopes are compared row by row.
+MAX_LISTED_PROJECTS = 5000
 #: How long unspent wraps of a rejected or cancelled request stay before the sweep may take them.
 WRAPS_AFTER_REFUSAL = timedelta(minutes=5)
 
@@ -49,6 +53,7 @@ class Filters:
     environment_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    needs_my_decision: bool = False
 
 
 def ended_channel(request_id: str) -> str:
@@ -71,12 +76,11 @@ def list_requests(
     now: datetime,
 ) -> list[Seen]:
     """Return up to `limit` requests the caller may see, newest first, older than `before`."""
-    seen = visibility(caller.grants, SEEN_BY)
     rows = tx.many(
         "request_list",
         caller_id=caller.user_id,
-        everything=seen.everything,
-        scopes=seen.scopes,
+        **_in_sight(tx, caller=caller, undecided=filters.needs_my_decision),
+        undecided=filters.needs_my_decision,
         requester_id=filters.requester_id,
         status=filters.status,
         type=filters.type,
@@ -87,6 +91,7 @@ def list_requests(
         before_at=before[0] if before else None,
         before_id=before[1] if before else None,
         limit=limit,
+        now=now,
     )
     return [
         Seen(
@@ -98,6 +103,50 @@ def list_requests(
         )
         for row in rows
     ]
+
+
+def _in_sight(tx: Transaction, *, caller: Caller, undecided: bool) -> dict[str, Any]:
+    """Return what the list query needs to find the requests the caller may see, or decide on."""
+    wanted = ("secret.approve",) if undecided else SEEN_BY
+    grants = [grant for grant in caller.grants if grant.permissions.intersection(wanted)]
+    scopes = [
+        {**scope, "role_id": grant.role_id}
+        for grant in grants
+        for seen in (visibility([grant], wanted),)
+        for scope in ([{}] if seen.everything else seen.scopes)
+    ]
+    # Grants for projects or teams as a whole become lists of projects, which the indexes serve.
+    whole = [scope for scope in scopes if scope.keys() - {"role_id"} in _WHOLE]
+    partial = [scope for scope in scopes if scope not in whole and len(scope) > 1]
+    anywhere = any("project_id" not in s and "team_ids" not in s for s in partial)
+    projects = _projects(tx, whole)
+    reach = None if anywhere else _projects(tx, partial)
+    role_ids = {grant.role_id for grant in grants}
+    return {
+        "everything": any(len(scope) == 1 for scope in scopes),
+        "projects": _id_list(projects or []),
+        "narrow": bool(partial) or projects is None,
+        "reach": None if projects is None or reach is None else _id_list(reach),
+        "scopes": scopes,
+        "sole_role_id": role_ids.pop() if len(role_ids) == 1 else None,
+    }
+
+
+def _projects(tx: Transaction, scopes: list[dict[str, Any]]) -> list[str] | None:
+    """Return the ids of the projects the scopes name or whose teams they cover, if not many."""
+    if not scopes:
+        return []
+    rows = tx.many(
+        "request_list_projects",
+        project_ids=_id_list(s["project_id"] for s in scopes if "project_id" in s),
+        team_ids=_id_list({team for s in scopes for team in s.get("team_ids", ())}),
+    )
+    return None if len(rows) > MAX_LISTED_PROJECTS else [row["id"] for row in rows]
+
+
+def _id_list(ids: Iterable[str]) -> str:
+    """Return ids as Postgres writes an array: a constant, read once and planned with."""
+    return "{" + ",".join(sorted(ids)) + "}"
 
 
 def cancel(tx: Transaction, *, caller: Caller, request_id: str, now: datetime) -> Seen:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sb.db.engine import Transaction
 from sb.ids import new_id
-from sb.ops import audit, grants
-from sb.ops.callers import Anonymous, Caller
-from sb.ops.errors import InvalidCredentialsError
+from sb.ops import audit, grants, users
+from sb.ops.callers import Actor, Anonymous, Caller
+from sb.ops.errors import InvalidCredentialsError, UserNotFoundError
+from sb.ops.governance_errors import SessionNotFoundError
 
 #: How old the recorded idle end may get before a request moves it again: one write a minute.
 TOUCH_EVERY = timedelta(minutes=1)
@@ -35,6 +38,19 @@ class Account:
     password_hash: str
     disabled: bool
     locked_until: datetime | None
+    must_change_password: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSession:
+    """A session that still opens something; what opens it is shown to nobody."""
+
+    id: str
+    created_at: datetime
+    expires_at: datetime
+    idle_expires_at: datetime
+    ip: str | None
+    user_agent: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +61,11 @@ class Opened:
 
 def find_account(tx: Transaction, *, email: str) -> Account | None:
     """Return the account with this address, whatever its case, or None."""
-    row = tx.one("user_find_by_email", email=email.strip().lower())
-    if row is None:
-        return None
+    row = tx.one("user_find_by_email", email=users.normal_email(email))
+    return None if row is None else _account(row)
+
+
+def _account(row: Mapping[str, Any]) -> Account:
     return Account(
         id=row["id"],
         email=row["email"],
@@ -55,6 +73,7 @@ def find_account(tx: Transaction, *, email: str) -> Account | None:
         password_hash=row["password_hash"],
         disabled=row["disabled"],
         locked_until=row["locked_until"],
+        must_change_password=row["must_change_password"],
     )
 
 
@@ -82,11 +101,13 @@ def open_session(
     now: datetime,
 ) -> Opened:
     """Open a session for a proven password; refuses when the account has changed meanwhile."""
-    # 1. The password was checked outside the transaction: the account must still be the same.
-    current = find_account(tx, email=account.email)
+    # 1. The password was checked outside the transaction: the account must still be the same, and
+    #    stay so, or a session would survive the reset or the disabling that ends all of them.
+    row = tx.one("user_hold", id=account.id)
+    current = None if row is None else _account(row)
     if (
         current is None
-        or current.password_hash != account.password_hash
+        or (current.email, current.password_hash) != (account.email, account.password_hash)
         or refusal(current, now=now)
     ):
         raise InvalidCredentialsError
@@ -245,6 +266,75 @@ def revoke(tx: Transaction, *, caller: Caller, now: datetime) -> None:
         action="session.revoke",
         resource=f"session:{caller.session_id}",
         metadata={"session_id": caller.session_id},
+        now=now,
+    )
+
+
+def list_live(
+    tx: Transaction,
+    *,
+    user_id: str,
+    before: tuple[datetime, str] | None,
+    limit: int,
+    now: datetime,
+) -> list[LiveSession]:
+    """Return up to `limit` live sessions of the person older than `before`, newest first."""
+    if tx.one("user_find", id=user_id) is None:
+        raise UserNotFoundError
+    rows = tx.many(
+        "session_list",
+        user_id=user_id,
+        before_at=before[0] if before else None,
+        before_id=before[1] if before else None,
+        limit=limit,
+        now=now,
+    )
+    return [LiveSession(**row) for row in rows]
+
+
+def end_one(tx: Transaction, *, by: Actor, user_id: str, session_id: str, now: datetime) -> None:
+    """End this live session of the person; one that has ended, or is another's, is not found."""
+    if tx.count("session_revoke_of", id=session_id, user_id=user_id, now=now) == 0:
+        raise SessionNotFoundError
+    audit.record(
+        tx,
+        by=by,
+        action="session.revoke",
+        resource=f"session:{session_id}",
+        metadata={"session_id": session_id, "user_id": user_id},
+        now=now,
+    )
+
+
+def end_all(tx: Transaction, *, by: Actor, user_id: str, now: datetime) -> int:
+    """End every session of the person and return how many; without any it leaves no row."""
+    # Held first, so that no sign-in slips in between and no two of these wait for each other.
+    if tx.one("user_hold", id=user_id) is None:
+        raise UserNotFoundError
+    ended = tx.count("session_revoke_all", user_id=user_id, now=now)
+    _record_ended(tx, by=by, user_id=user_id, ended=ended, now=now)
+    return ended
+
+
+def end_others(tx: Transaction, *, caller: Caller, now: datetime) -> int:
+    """End the caller's sessions but this one and return how many; without any it leaves no row."""
+    tx.one("user_hold", id=caller.user_id)
+    ended = tx.count(
+        "session_revoke_others", user_id=caller.user_id, keep_id=caller.session_id, now=now
+    )
+    _record_ended(tx, by=caller, user_id=caller.user_id, ended=ended, now=now)
+    return ended
+
+
+def _record_ended(tx: Transaction, *, by: Actor, user_id: str, ended: int, now: datetime) -> None:
+    if ended == 0:
+        return
+    audit.record(
+        tx,
+        by=by,
+        action="session.revoke_all",
+        resource=f"user:{user_id}",
+        metadata={"count": ended},
         now=now,
     )
 

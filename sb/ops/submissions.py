@@ -15,6 +15,7 @@ from sb.ops import approvals, audit, policies, requests, targets, wraps
 from sb.ops.callers import Caller
 from sb.ops.errors import (
     AutoApprovalForbiddenError,
+    EnvironmentRequiredError,
     OutOfScopeKeyError,
     OutOfScopeOpError,
     OutOfScopeProjectError,
@@ -55,14 +56,23 @@ def submit(
     """
     # 1. The target, as far as the submitter may reach.
     config = targets.check_config(draft.target_provider_type, draft.target_provider_config)
-    target = _reachable_target(tx, caller=caller, draft=draft)
+    target = _reachable_target(tx, caller=caller, draft=draft, config=config)
+    if (
+        target.project_id is not None
+        and target.environment_id is None
+        and tx.scalar("environment_any_prod", project_id=target.project_id) is not None
+    ):
+        # Rules for production must not be passed by leaving production out.
+        raise EnvironmentRequiredError(field="environment")
     # 2. The rules, as they are now: the request keeps this snapshot.
     decision = policies.decide(
         tx,
         scope=policies.PolicyScope(
             operation=draft.type,
             provider_type=draft.target_provider_type,
-            secret_ref=draft.target_secret_ref,
+            secret_ref=targets.full_ref(
+                draft.target_provider_type, draft.target_secret_ref, config
+            ),
             project_id=target.project_id,
             environment=target.environment,
             environment_id=target.environment_id,
@@ -72,9 +82,7 @@ def submit(
     if decision.workflow.auto_approve and target.environment_kind == "prod":
         raise AutoApprovalForbiddenError
     # 3. Write the request, its wraps and its trail.
-    _insert(
-        tx, caller=caller, draft=draft, config=config, target=target, decision=decision, now=now
-    )
+    _insert(tx, caller=caller, draft=draft, target=target, decision=decision, now=now)
     wraps_end = now + timedelta(seconds=decision.workflow.wrap_ttl_created_seconds)
     for wrap in new_wraps:
         wraps.store_submitted(
@@ -112,7 +120,9 @@ def submit(
     return requests.seen_by(tx, caller=caller, request_id=draft.id, wake=wake, now=now)
 
 
-def _reachable_target(tx: Transaction, *, caller: Caller, draft: Draft) -> targets.Target:
+def _reachable_target(
+    tx: Transaction, *, caller: Caller, draft: Draft, config: Mapping[str, str]
+) -> targets.Target:
     # Whoever has no reach over the project learns nothing about its bindings.
     if draft.project_id is not None:
         project = tx.one("project_find", id=draft.project_id)
@@ -132,6 +142,7 @@ def _reachable_target(tx: Transaction, *, caller: Caller, draft: Draft) -> targe
             provider_type=draft.target_provider_type,
             secret_ref=draft.target_secret_ref,
             keys=draft.target_keys,
+            config=config,
             project_id=draft.project_id,
             environment=draft.environment,
             connection_id=draft.provider_connection_id,
@@ -175,7 +186,6 @@ def _insert(
     *,
     caller: Caller,
     draft: Draft,
-    config: Mapping[str, str],
     target: targets.Target,
     decision: policies.Decision,
     now: datetime,
@@ -200,7 +210,7 @@ def _insert(
         provider_connection_id=target.connection_id,
         cluster_name=target.cluster_name,
         target_provider_type=draft.target_provider_type,
-        target_provider_config=dict(config),
+        target_provider_config=dict(target.config),
         target_secret_ref=draft.target_secret_ref,
         target_keys=sorted(draft.target_keys),
         target_scope={key: value for key, value in target_scope.items() if value is not None},

@@ -13,6 +13,7 @@ from typing import Any
 
 from sb.auth.access import GLOBAL, Resource
 from sb.db.engine import Transaction
+from sb.errors import Denial, InvalidInputError, SbError
 from sb.ops.errors import (
     ConnectionDisabledError,
     ConnectionNotFoundError,
@@ -25,6 +26,10 @@ from sb.ops.errors import (
     ProviderTypeMismatchError,
     UnknownConfigKeyError,
 )
+from sb.ops.tenancy_errors import BindingRevokedError, EnvironmentDeletedError, ProjectArchivedError
+
+#: Providers whose references are paths.
+PATH_PROVIDERS = frozenset({"vault", "file"})
 
 #: What a submitter may say about the way to a secret, by provider type.
 ROUTING_KEYS: dict[str, frozenset[str]] = {
@@ -54,6 +59,8 @@ class Target:
     secret_id: str | None
     connection_id: str | None
     cluster_name: str | None
+    #: The routing keys its job will carry.
+    config: Mapping[str, str]
 
 
 def check_config(provider_type: str, config: Mapping[str, Any]) -> dict[str, str]:
@@ -68,6 +75,26 @@ def check_config(provider_type: str, config: Mapping[str, Any]) -> dict[str, str
     return {key: str(config[key]) for key in sorted(config)}
 
 
+def full_ref(provider_type: str, secret_ref: str, config: Mapping[str, str]) -> str:
+    """Return the path rules are matched against, prefix included, or refuse one with two spellings.
+
+    What the provider would read as the same place must not pass by a rule for that place.
+    """
+    if provider_type not in PATH_PROVIDERS:
+        return secret_ref
+    path = "/".join(part for part in (config.get("kvPrefix", ""), secret_ref) if part)
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        raise InvalidInputError(
+            fields=[
+                {
+                    "field": "target_secret_ref",
+                    "reason": "a path has no empty or relative parts and no slash at its ends",
+                }
+            ]
+        )
+    return path
+
+
 def resolve(
     tx: Transaction,
     *,
@@ -75,6 +102,7 @@ def resolve(
     provider_type: str,
     secret_ref: str,
     keys: Sequence[str],
+    config: Mapping[str, str],
     project_id: str | None,
     environment: str | None,
     connection_id: str | None,
@@ -83,7 +111,7 @@ def resolve(
     if project_id is None:
         if environment is not None:
             raise EnvironmentNotInProjectError(field="environment")
-        connection, cluster = _connection(tx, provider_type, connection_id)
+        connection, cluster = find_connection(tx, provider_type, connection_id)
         return Target(
             resource=GLOBAL,
             project_id=None,
@@ -93,6 +121,7 @@ def resolve(
             secret_id=None,
             connection_id=connection,
             cluster_name=cluster,
+            config=config,
         )
     return _bound_target(
         tx,
@@ -100,6 +129,7 @@ def resolve(
         provider_type=provider_type,
         secret_ref=secret_ref,
         keys=keys,
+        config=config,
         project_id=project_id,
         environment=environment,
         connection_id=connection_id,
@@ -113,6 +143,7 @@ def _bound_target(
     provider_type: str,
     secret_ref: str,
     keys: Sequence[str],
+    config: Mapping[str, str],
     project_id: str,
     environment: str | None,
     connection_id: str | None,
@@ -121,15 +152,24 @@ def _bound_target(
     if project is None or project["status"] != "active":
         raise OutOfScopeProjectError
     env = _environment(tx, project_id, environment)
-    binding = _binding(tx, project_id, provider_type, secret_ref, env["id"] if env else None)
+    if connection_id is not None and tx.one("connection_find", id=connection_id) is None:
+        raise ConnectionNotFoundError
+    rows = tx.many(
+        "binding_list_for_ref",
+        project_id=project_id,
+        provider_type=provider_type,
+        secret_ref=secret_ref,
+    )
+    binding = _fitting(rows, env_id=env["id"] if env else None, connection_id=connection_id)
     check_binding(binding, operation=operation, keys=keys)
     bound_cluster = binding["cluster_name"] or None
-    connection, cluster = _connection(
+    connection, cluster = find_connection(
         tx,
         provider_type,
         connection_id or binding["provider_connection_id"],
         bound_cluster=bound_cluster,
     )
+    way = _own_way(tx, connection_id=connection, config=config)
     cluster = cluster or bound_cluster
     return Target(
         resource=Resource(
@@ -147,6 +187,7 @@ def _bound_target(
         secret_id=binding["secret_id"],
         connection_id=connection,
         cluster_name=cluster,
+        config=way,
     )
 
 
@@ -159,6 +200,62 @@ def check_binding(binding: Mapping[str, Any], *, operation: str, keys: Sequence[
         raise OutOfScopeKeyError
 
 
+def require_standing(
+    tx: Transaction,
+    *,
+    request_id: str,
+    action: str,
+    keys: Sequence[str] | None = None,
+    ready: bool = True,
+) -> None:
+    """Refuse, with its audit row, to go on with a request whose ground was withdrawn."""
+    refusal = find_withdrawal(tx, request_id=request_id, keys=keys, ready=ready)
+    if refusal is not None:
+        refusal.audit = Denial(
+            action,
+            f"request:{request_id}",
+            correlation_id=request_id,
+            error_kind=refusal.code,
+        )
+        raise refusal
+
+
+def find_withdrawal(
+    tx: Transaction, *, request_id: str, keys: Sequence[str] | None = None, ready: bool = True
+) -> SbError | None:
+    """Return why a request may not go on as things are now, or None.
+
+    `keys` are those in question, all of the request's without them; `ready` also asks whether its
+    connection could do the work.
+    """
+    row = tx.one("binding_standing", request_id=request_id)
+    if row is None:
+        return BindingRevokedError()
+    if row["project_id"] is not None:
+        refusal = _withdrawn(row, row["target_keys"] if keys is None else keys)
+        if refusal is not None:
+            return refusal
+    if ready and row["connection_status"] not in (None, "active"):
+        return ConnectionDisabledError()
+    return None
+
+
+def _withdrawn(row: Mapping[str, Any], keys: Sequence[str]) -> SbError | None:
+    if row["project_status"] != "active":
+        return ProjectArchivedError()
+    if row["environment_deleted_at"] is not None:
+        return EnvironmentDeletedError()
+    if row["bound_secret_id"] is None:
+        return BindingRevokedError()
+    if row["bound_environment_id"] not in (None, row["environment_id"]):
+        return BindingRevokedError()
+    try:
+        check_binding(row, operation=row["type"], keys=keys)
+    except (OutOfScopeOpError, OutOfScopeKeyError) as refusal:
+        return refusal
+    return None
+
+
 def _environment(tx: Transaction, project_id: str, name: str | None) -> Mapping[str, Any] | None:
     if name is None:
         return None
@@ -168,29 +265,43 @@ def _environment(tx: Transaction, project_id: str, name: str | None) -> Mapping[
     return row
 
 
-def _binding(
-    tx: Transaction, project_id: str, provider_type: str, secret_ref: str, env_id: str | None
+def _fitting(
+    rows: Sequence[Mapping[str, Any]], *, env_id: str | None, connection_id: str | None
 ) -> Mapping[str, Any]:
-    rows = tx.many(
-        "binding_list_for_ref",
-        project_id=project_id,
-        provider_type=provider_type,
-        secret_ref=secret_ref,
-    )
     # A binding to one environment serves that environment only, so production rules always fire.
     fitting = [row for row in rows if row["environment_id"] in (None, env_id)]
+    if connection_id is not None:
+        # The same path behind another connection is another secret.
+        fitting = [row for row in fitting if row["provider_connection_id"] in (None, connection_id)]
     if not fitting:
         raise OutOfScopeProjectError
+    if len(fitting) > 1:
+        raise ProviderConnectionRequiredError(field="provider_connection_id")
     return fitting[0]
 
 
-def _connection(
+def _own_way(
+    tx: Transaction, *, connection_id: str | None, config: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Return the connection's own routing keys, the only ones by which a bound secret is reached.
+
+    Others would lead past it: a mount or a prefix of the submitter's makes another secret of it.
+    """
+    row = tx.one("connection_find", id=connection_id) if connection_id is not None else None
+    scope: Mapping[str, str] = row["scope"] if row is not None else {}
+    if any(scope.get(key) != value for key, value in config.items()):
+        raise OutOfScopeProjectError
+    return scope
+
+
+def find_connection(
     tx: Transaction,
     provider_type: str,
     connection_id: str | None,
     *,
     bound_cluster: str | None = None,
 ) -> tuple[str | None, str | None]:
+    """Return the active connection that leads there and its cluster, or refuse; None for none."""
     if connection_id is not None:
         row = tx.one("connection_find", id=connection_id)
         if row is None:

@@ -16,8 +16,6 @@ from sb.ops.callers import Actor, AgentCaller, Caller
 from sb.ops.errors import (
     KeyNotRequestedError,
     NotTheRequesterError,
-    OutOfScopeKeyError,
-    OutOfScopeOpError,
     ReadRequestsOnlyError,
     RequestNotApprovedError,
     RequestNotRetrievableError,
@@ -155,23 +153,11 @@ def store_from_agent(
 def _require_key(tx: Transaction, *, request: Mapping[str, Any], key_name: str) -> None:
     """Refuse a key nobody asked for, or one the binding has stopped allowing since."""
     keys = request["target_keys"]
-    refused = KeyNotRequestedError(
-        audit=requests.denied(CREATE, request["id"], "key_not_requested")
-    )
     if keys and key_name not in keys:
-        raise refused
-    if request["secret_id"] is None:
-        return
-    binding = tx.one(
-        "binding_find", project_id=request["project_id"], secret_id=request["secret_id"]
-    )
-    if binding is None:
-        raise refused
-    try:
-        targets.check_binding(binding, operation="read", keys=[key_name])
-    except (OutOfScopeKeyError, OutOfScopeOpError) as problem:
-        problem.audit = requests.denied(CREATE, request["id"], problem.code)
-        raise
+        raise KeyNotRequestedError(
+            audit=requests.denied(CREATE, request["id"], "key_not_requested")
+        )
+    targets.require_standing(tx, request_id=request["id"], keys=[key_name], action=CREATE)
 
 
 def list_wraps(tx: Transaction, *, caller: Caller, request_id: str) -> list[WrapState]:
@@ -206,6 +192,10 @@ def find_for_requester(
     if request["status"] not in requests.RETRIEVABLE_IN:
         raise RequestNotRetrievableError(status_now=request["status"])
     _require_unspent(wrap, now=now)
+    # The value is here already: whether its connection could work today does not matter.
+    targets.require_standing(
+        tx, request_id=request_id, keys=[wrap["key_name"]], action=RETRIEVE, ready=False
+    )
     return _stored(wrap)
 
 
@@ -275,6 +265,9 @@ def find_for_agent(
     if request["status"] != "approved":
         raise RequestNotApprovedError
     _require_unspent(wrap, now=now)
+    targets.require_standing(
+        tx, request_id=wrap["request_id"], keys=[wrap["key_name"]], action=RETRIEVE
+    )
     audit.record(
         tx,
         by=agent,

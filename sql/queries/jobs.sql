@@ -69,3 +69,10 @@ FROM sync_jobs
 WHERE status IN ('queued', 'claimed')
 GROUP BY job_type, status
 LIMIT 100;
+
+-- name: job_revoke :count
+-- Fails a job that was leased at this moment and must not be handed out; no agent has had it.
+UPDATE sync_jobs
+SET status = 'failed', error = :error, finished_at = :now, claimed_by = NULL, claimed_at = NULL,
+    claim_expires_at = NULL, lease_token_hash = NULL, attempts = attempts - 1, updated_at = :now
+WHERE id = :id AND status = 'claimed' AND lease_token_hash = :lease_token_hash;

@@ -1,32 +1,25 @@
 -- name: project_find :one
 -- Returns the project with this id, or no row.
-SELECT id, name, team_id, status FROM projects WHERE id = :id;
+SELECT id, name, team_id, status, created_at, updated_at FROM projects WHERE id = :id;
 
--- name: environment_find_by_name :one
--- Returns the project's environment of this name, or no row.
-SELECT id, name, kind FROM environments
-WHERE project_id = :project_id AND name = :name AND deleted_at IS NULL;
+-- name: project_lock :one
+-- Holds the project until the transaction ends and returns it, or no row.
+SELECT id, name, team_id, status, created_at, updated_at FROM projects WHERE id = :id;
 
--- name: environment_find :one
--- Returns the environment with this id unless it was deleted, or no row.
-SELECT id, project_id, name, type, kind, risk_level, description, created_at, updated_at
-FROM environments
-WHERE id = :id AND deleted_at IS NULL;
+-- name: project_insert :count
+-- Creates a project.
+INSERT INTO projects (id, name, team_id, status, created_at, updated_at)
+VALUES (:id, :name, :team_id, :status, :now, :now);
 
--- name: binding_list_for_ref :many
--- Returns the bindings through which a project reaches this secret, on any cluster.
-SELECT b.secret_id, b.environment_id, b.allowed_keys, b.allowed_ops, s.cluster_name,
-       s.provider_connection_id
-FROM project_secrets AS b
-JOIN secrets AS s ON s.id = b.secret_id
-WHERE b.project_id = :project_id
-  AND s.provider_type = :provider_type
-  AND s.secret_ref = :secret_ref
-ORDER BY s.cluster_name, s.id
-LIMIT 100;
+-- name: project_rename :count
+-- Changes the name of a project that still has the one that was seen.
+UPDATE projects SET name = :name, updated_at = :now WHERE id = :id AND name = :expected_name;
 
--- name: binding_find :one
--- Returns the binding of one secret to one project as it is now, or no row.
-SELECT secret_id, environment_id, allowed_keys, allowed_ops
-FROM project_secrets
-WHERE project_id = :project_id AND secret_id = :secret_id;
+-- name: project_set_status :count
+-- Archives or restores a project; 0 when it is in that state already.
+UPDATE projects SET status = :status, updated_at = :now WHERE id = :id AND status <> :status;
+
+-- name: project_set_team :count
+-- Moves a project that still stands under the team that was seen.
+UPDATE projects SET team_id = :team_id, updated_at = :now
+WHERE id = :id AND coalesce(CAST(team_id AS text), '') = :expected_team;

@@ -73,3 +73,13 @@ FROM access_requests
 WHERE status IN ('pending', 'approved')
 GROUP BY type, status
 LIMIT 100;
+
+-- name: request_list_latest :many
+-- Returns the newest requests with the facts that rules look at.
+SELECT r.id, r.type, r.status, r.workflow_id, r.matched_policy_rule_id, r.snap_min_approvers,
+       r.project_id, r.environment_id, r.target_provider_type, r.target_secret_ref, r.created_at,
+       e.name AS environment_name, e.kind AS environment_kind
+FROM access_requests AS r
+LEFT JOIN environments AS e ON e.id = r.environment_id
+ORDER BY r.created_at DESC, r.id DESC
+LIMIT :limit;

@@ -33,3 +33,25 @@ UPDATE sessions SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL;
 UPDATE sessions
 SET revoked_at = :now
 WHERE user_id = :user_id AND id <> :keep_id AND revoked_at IS NULL AND expires_at > :now;
+
+-- name: session_revoke_all :count
+-- Ends every live session of the user, also one that a call on its way may still keep from idling.
+UPDATE sessions
+SET revoked_at = :now
+WHERE user_id = :user_id AND revoked_at IS NULL AND expires_at > :now;
+
+-- name: session_revoke_of :count
+-- Ends this live session if it is that user's; 0 when there is no such one.
+UPDATE sessions
+SET revoked_at = :now
+WHERE id = :id AND user_id = :user_id AND revoked_at IS NULL AND expires_at > :now
+  AND idle_expires_at > :now;
+
+-- name: session_list :many
+-- Returns a page of the user's live sessions, newest first; never a token or its hash.
+SELECT id, created_at, expires_at, idle_expires_at, ip, user_agent
+FROM sessions
+WHERE user_id = :user_id AND revoked_at IS NULL AND expires_at > :now AND idle_expires_at > :now
+  AND (:before_at IS NULL OR (created_at, id) < (:before_at, :before_id))
+ORDER BY created_at DESC, id DESC
+LIMIT :limit;

@@ -69,10 +69,12 @@ def test_a_violated_check_of_another_table_becomes_its_meaning(meant: Database) 
     meant.close()
 
 
-def test_a_violated_constraint_without_a_meaning_is_internal_and_named(db: Database) -> None:
+def test_a_violated_constraint_without_a_meaning_is_internal_and_named(database_url: str) -> None:
+    db = Database.open(database_url)
     db.run_sync(add_user, "planted@example.com")
 
     problem = refused(db, add_user, "planted@example.com")
+    db.close()
 
     assert isinstance(problem, ConstraintViolatedError)
     assert isinstance(problem, InternalError)

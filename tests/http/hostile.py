@@ -14,9 +14,12 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
+from sb.clock import utc_now
+from sb.db.engine import Transaction
 from sb.http.declare import REGISTRY, Agent, Public, RouteDeclaration
 from sb.http.routes import load_all
 from sb.log import JsonFormatter
+from sb.ops import grants
 from tests.stack import Person, RawAgent, Stack
 
 PLANTED = "planted-value-5e1d"
@@ -133,9 +136,21 @@ class Callers:
 
 @asynccontextmanager
 async def callers(plane: Stack) -> AsyncIterator[Callers]:
-    """Return an administrator, an enrolled agent and a stranger, none of them rate limited."""
+    """Return an administrator, an enrolled agent and a stranger, none of them rate limited.
+
+    The administrator writes scoped rules too, so that every route lets them past its first check.
+    """
     unlimited(plane)
     admin = await plane.person("admin", "admin")
+    await plane.db.run(_add_role, user_id=admin.id, name="policy_author")
     agent = await plane.enroll(await plane.connection())
     async with httpx.AsyncClient(base_url=plane.url, timeout=30) as nobody:
         yield Callers(admin, agent, nobody)
+
+
+def _add_role(tx: Transaction, *, user_id: str, name: str) -> None:
+    role = tx.one("role_find_by_name", name=name)
+    assert role is not None
+    grants.give(
+        tx, user_id=user_id, role_id=role["id"], scope={}, granted_by="system:test", now=utc_now()
+    )

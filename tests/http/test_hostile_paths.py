@@ -43,6 +43,7 @@ IDS = (
     PLANTED,
 )
 WITH_IDS = [route for route in ROUTES if "<id:" in route.path]
+LITERAL = {path_of(route) for route in ROUTES if "<" not in route.path}
 
 
 async def test_no_route_takes_an_absurd_id(plane: Stack, database_url: str) -> None:
@@ -50,6 +51,8 @@ async def test_no_route_takes_an_absurd_id(plane: Stack, database_url: str) -> N
         for route in WITH_IDS:
             for text in IDS:
                 path = path_of(route, agent_id=text, any_id=text)
+                if path in LITERAL:
+                    continue  # /users/<id> with `me` in it is another route
                 answer = await who.of(route).request(route.method, path)
                 # A slash or dots inside an id make another path, which may not exist.
                 status = answer.status_code
@@ -155,7 +158,7 @@ async def test_an_identity_in_a_query_changes_nothing(plane: Stack) -> None:
 
 
 ABSENT = ("/", "/api", "/api/v1", "/api/v1/", "/api/v2/users/me", "/api/v1//users/me")
-OTHERS = ("/api/v1/users/me/", "/api/v1/%75sers/me/..", "/admin", "/.git/config", "/static/x.js")
+OTHERS = ("/api/v1/users/me/", "/api/v1/%75ser/me/..", "/admin", "/.git/config", "/static/x.js")
 
 
 async def test_unknown_paths_are_not_found_for_every_method(serving: Any) -> None:
@@ -180,7 +183,7 @@ async def test_wrong_methods_say_which_are_allowed(plane: Stack, database_url: s
             for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"} - methods:
                 path = path_of(route)
                 answer = await who.admin.http.request(method, path)
-                if "<id:" not in route.path and answer.status_code == 400:
+                if not route.path.endswith(">") and answer.status_code == 400:
                     refused(answer, 400, "invalid_id")  # /agents/enroll is also /agents/<id>
                     continue
                 refused(answer, 405, "method_not_allowed")

@@ -108,3 +108,11 @@ async def test_body_of_a_hundred_thousand_fields_is_refused_by_name(plane: Stack
     body = {**READ, **{f"x{n}": 1 for n in range(60_000)}}
     answer = await dev.post("/requests/read", body)
     assert (answer.status_code, len(answer.json()["fields"])) == (400, 50)
+
+
+@pytest.mark.parametrize("ref", ["/prod/db", "prod/db/", "prod//db", "./prod/db", "prod/../db"])
+async def test_path_with_two_spellings_is_refused(plane: Stack, ref: str) -> None:
+    await plane.connection()
+    dev = await plane.person("dev", "developer")
+    answer = await dev.post("/requests/read", {**READ, "target_secret_ref": ref})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")

@@ -94,6 +94,11 @@ async def bodies_of(plane: Stack, admin: Person) -> dict[str, tuple[str, Any, An
             {"name": "c-2", "type": "vault"},
         ),
         "POST /agents": ("/agents", {"name": "a-1"}, {"name": "a-2"}),
+        "POST /users": (
+            "/users",
+            {"email": "u-1@example.com", "display_name": "U"},
+            {"email": "u-2@example.com", "display_name": "U"},
+        ),
         "POST /provider-connections/<id:connection_id>/agent-enrollment-token": (
             path,
             {},
@@ -105,6 +110,7 @@ async def bodies_of(plane: Stack, admin: Person) -> dict[str, tuple[str, Any, An
 #: Their answers hold a one-time secret, so that a repetition is refused.
 ONCE = {
     "POST /agents",
+    "POST /users",
     "POST /provider-connections/<id:connection_id>/agent-enrollment-token",
 }
 

@@ -21,7 +21,7 @@ from tests.conftest import TEMPLATE
 __all__ = ["db", "handles", "postgres_url", "recycled_postgres", "recycled_sqlite", "sqlite_url"]
 
 #: What the installation starts with comes back as it was.
-SEEDED = ("roles", "workflow_definitions", "policy_rules")
+SEEDED = ("roles", "workflow_definitions", "policy_rules", "platform_settings")
 KEPT = ("schema_migrations",)
 
 

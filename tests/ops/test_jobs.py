@@ -9,7 +9,7 @@ import pytest
 from sb.auth.tokens import new_token, token_hash
 from sb.errors import ConstraintViolatedError
 from sb.ids import new_id
-from sb.ops import jobs
+from sb.ops import approvals
 from sb.ops.errors import LeaseLostError
 from tests.ops.job_steps import LEASE, People, approved, claimed, minted, people_of, recover, renew
 from tests.ops.refusals import at_once, kinds, refused
@@ -29,7 +29,7 @@ def test_enqueue_for_one_request_twice_is_refused(world: World, people: People) 
         world,
         ConstraintViolatedError,
         world.run,
-        jobs.enqueue_for_request,
+        approvals.enqueue,
         row=world.request(request_id),
         job_id=new_id(),
         by=TEST,

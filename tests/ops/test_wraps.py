@@ -22,6 +22,7 @@ from sb.ops.errors import (
     WrapExpiredError,
     WrapNotFoundError,
 )
+from sb.ops.tenancy_errors import BindingRevokedError
 from tests.ops.job_steps import LEASE, MISSING, People, approved, people_of
 from tests.ops.refusals import everything, refused
 from tests.ops.tenancy import Tenancy
@@ -164,8 +165,8 @@ def test_store_after_the_binding_is_gone_is_refused(world: World) -> None:
     tenancy.approve(tenancy.approver, request_id)
     held = world.held(agent)
     world.write("DELETE FROM project_secrets")
-    asks = ("wrap.create", f"request:{request_id}", "key_not_requested")
-    refused(world, KeyNotRequestedError, world.post, agent, held, "A", asks=asks, about=request_id)
+    asks = ("wrap.create", f"request:{request_id}", "binding_revoked")
+    refused(world, BindingRevokedError, world.post, agent, held, "A", asks=asks, about=request_id)
 
 
 def test_store_for_a_patch_is_refused(world: World, people: People, agent: AgentCaller) -> None:

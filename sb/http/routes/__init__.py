@@ -6,14 +6,28 @@ import importlib
 
 MODULES = (
     "auth",
+    "users",
+    "sessions",
+    "roles",
+    "grants",
     "requests",
     "wraps",
     "audit",
     "connections",
+    "teams",
+    "projects",
+    "environments",
+    "bindings",
     "agents",
     "agent_api",
     "agent_jobs",
     "agent_wraps",
+    "workflows",
+    "policies",
+    "policy_preview",
+    "scoped_policies",
+    "platform_settings",
+    "organisation",
 )
 
 

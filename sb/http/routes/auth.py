@@ -1,4 +1,4 @@
-"""Routes of sign-in: login, logout, who am I, change my password."""
+"""Routes of sign-in: login, logout, who am I, what is mine, change my password."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from sb.auth.passwords import check_new_password
+from sb.auth.access import Grant
+from sb.auth.passwords import PasswordRefusedError, check_new_password
 from sb.auth.tokens import new_token, token_hash
 from sb.clock import utc_now
 from sb.errors import Denial
@@ -39,6 +40,7 @@ class LoginBody(Body):
     token: str
     expires_at: datetime
     user: LoginUser
+    must_change_password: bool
 
 
 class TeamBody(Body):
@@ -62,11 +64,19 @@ class ProjectBody(Body):
     environments: list[EnvironmentBody]
 
 
+class GrantBody(Body):
+    role_name: str
+    scope: dict[str, Any]
+    expires_at: datetime | None
+
+
 class MeBody(Body):
     id: str
     email: str
     display_name: str
+    must_change_password: bool
     permissions: list[str]
+    grants: list[GrantBody]
     teams: list[TeamBody]
     projects: list[ProjectBody]
     mfa_enrolled: bool
@@ -134,6 +144,7 @@ async def _open(call: Call[Login], account: sessions.Account, password: str) -> 
         token=token,
         expires_at=opened.expires_at,
         user=LoginUser(id=account.id, email=account.email, display_name=account.display_name),
+        must_change_password=account.must_change_password,
     )
     return Reply(body, cookies=[Cookie(name=COOKIE, value=token, expires_at=opened.expires_at)])
 
@@ -152,7 +163,13 @@ async def logout(call: Call[Any]) -> Reply:
     return Reply(None, cookies=[Cookie(name=COOKIE, value="", expires_at=None)])
 
 
-@route("GET", "/users/me", access=Session(), returns=MeBody, summary="Who am I, and what may I do")
+@route(
+    "GET",
+    "/users/me",
+    access=Session(before_password_change=True),
+    returns=MeBody,
+    summary="Who am I, and what may I do",
+)
 async def show_me(call: Call[Any]) -> Reply:
     caller = call.person
     profile = await call.state.db.read(users.profile, caller=caller)
@@ -161,11 +178,31 @@ async def show_me(call: Call[Any]) -> Reply:
             id=caller.user_id,
             email=caller.email,
             display_name=caller.display_name,
+            must_change_password=caller.must_change_password,
             permissions=profile.permissions,
+            grants=[_grant(grant) for grant in profile.grants],
             teams=[TeamBody(**team) for team in profile.teams],
             projects=[_project(project) for project in profile.projects],
             mfa_enrolled=False,
         )
+    )
+
+
+@route(
+    "GET",
+    "/users/me/projects",
+    access=Session(),
+    returns=list[ProjectBody],
+    summary="List the projects in which you may see or ask for secrets, by name",
+)
+async def list_my_projects(call: Call[Any]) -> Reply:
+    found = await call.state.db.read(users.readable_projects, caller=call.person)
+    return Reply([_project(project) for project in found])
+
+
+def _grant(grant: Grant) -> GrantBody:
+    return GrantBody(
+        role_name=grant.role_name, scope=dict(grant.scope), expires_at=grant.expires_at
     )
 
 
@@ -184,11 +221,11 @@ def _project(project: users.Project) -> ProjectBody:
 @route(
     "POST",
     "/users/me/password",
-    access=Session(),
+    access=Session(before_password_change=True),
     body=ChangePassword,
     status=204,
     limit=RateLimit("auth:password", 10, key="user", on_failure="closed"),
-    errors=(WrongPasswordError,),
+    errors=(WrongPasswordError, PasswordRefusedError),
     summary="Change your own password and end your other sessions",
 )
 async def change_password(call: Call[ChangePassword]) -> Reply:
@@ -202,6 +239,9 @@ async def change_password(call: Call[ChangePassword]) -> Reply:
                 "user.password.change", f"user:{caller.user_id}", error_kind="wrong_password"
             )
         )
+    if await state.hasher.verify(stored, new_password):
+        # Above all a temporary one: somebody else knows it.
+        raise PasswordRefusedError("The new password is the current one.")
     await state.db.run(
         users.change_password,
         caller=caller,

@@ -129,6 +129,7 @@ class ListRequests(Page, Query):
     environment_id: IdText | None = None
     since: AwareDatetime | None = None
     until: AwareDatetime | None = None
+    needs_my_decision: bool = False
 
 
 SUBMIT_ERRORS = (
@@ -136,6 +137,7 @@ SUBMIT_ERRORS = (
     refusals.OutOfScopeOpError,
     refusals.OutOfScopeKeyError,
     refusals.EnvironmentNotInProjectError,
+    refusals.EnvironmentRequiredError,
     refusals.ConnectionNotFoundError,
     refusals.ProviderConnectionRequiredError,
     refusals.CredentialInConfigError,
@@ -256,6 +258,7 @@ async def list_requests(call: Call[Any]) -> Reply:
             environment_id=query.environment_id,
             since=query.since,
             until=query.until,
+            needs_my_decision=query.needs_my_decision,
         ),
         before=query.before,
         limit=query.limit,

@@ -14,6 +14,7 @@ CREATE TABLE local_users (
   CONSTRAINT local_users_email_form CHECK (email = lower(email) AND length(trim(email)) > 0)
 ) STRICT;
 CREATE UNIQUE INDEX local_users_email_key ON local_users (email);
+CREATE INDEX local_users_newest_idx ON local_users (created_at DESC, id DESC);
 
 CREATE TABLE sessions (
   id TEXT CONSTRAINT sessions_pkey PRIMARY KEY,
@@ -45,7 +46,7 @@ CREATE UNIQUE INDEX roles_name_key ON roles (name);
 CREATE TABLE user_roles (
   id TEXT CONSTRAINT user_roles_pkey PRIMARY KEY,
   user_id TEXT NOT NULL CONSTRAINT user_roles_user_id_fkey REFERENCES local_users (id) ON DELETE CASCADE,
-  role_id TEXT NOT NULL CONSTRAINT user_roles_role_id_fkey REFERENCES roles (id) ON DELETE CASCADE,
+  role_id TEXT NOT NULL CONSTRAINT user_roles_role_id_fkey REFERENCES roles (id) ON DELETE RESTRICT,
   scope TEXT NOT NULL CHECK (json_valid(scope)),
   granted_by TEXT NOT NULL,
   granted_at TEXT NOT NULL CHECK (granted_at GLOB '????-??-??T??:??:??.??????Z'),
@@ -53,6 +54,7 @@ CREATE TABLE user_roles (
   reason TEXT,
   CONSTRAINT user_roles_scope_form CHECK (json_type(scope) = 'object')
 ) STRICT;
+CREATE INDEX user_roles_newest_idx ON user_roles (granted_at DESC, id DESC);
 CREATE INDEX user_roles_user_idx ON user_roles (user_id);
 CREATE INDEX user_roles_role_idx ON user_roles (role_id);
 
@@ -90,6 +92,7 @@ CREATE TABLE projects (
 ) STRICT;
 CREATE UNIQUE INDEX projects_name_key ON projects (name);
 CREATE INDEX projects_team_idx ON projects (team_id) WHERE team_id IS NOT NULL;
+CREATE INDEX projects_newest_idx ON projects (created_at DESC, id DESC);
 
 CREATE TABLE environments (
   id TEXT CONSTRAINT environments_pkey PRIMARY KEY,
@@ -141,8 +144,13 @@ CREATE TABLE secrets (
   last_seen_at TEXT NOT NULL CHECK (last_seen_at GLOB '????-??-??T??:??:??.??????Z'),
   CONSTRAINT secrets_status_known CHECK (status IN ('present', 'missing'))
 ) STRICT;
-CREATE UNIQUE INDEX secrets_identity_key ON secrets (cluster_name, provider_type, secret_ref);
+-- The same path behind another connection is another secret.
+CREATE UNIQUE INDEX secrets_identity_key ON secrets (provider_connection_id, cluster_name, provider_type, secret_ref)
+  WHERE provider_connection_id IS NOT NULL;
+CREATE UNIQUE INDEX secrets_unrouted_key ON secrets (cluster_name, provider_type, secret_ref)
+  WHERE provider_connection_id IS NULL;
 CREATE INDEX secrets_ref_idx ON secrets (provider_type, secret_ref);
+CREATE INDEX secrets_newest_idx ON secrets (first_seen_at DESC, id DESC);
 
 CREATE TABLE project_secrets (
   project_id TEXT NOT NULL CONSTRAINT project_secrets_project_id_fkey REFERENCES projects (id) ON DELETE CASCADE,
@@ -222,10 +230,20 @@ CREATE TABLE policy_rules (
     team_id IS NULL OR coalesce(selector ->> 'environment_kind', '') = 'non_prod'),
   CONSTRAINT policy_rules_reveal_ttl_range CHECK (reveal_ttl_seconds BETWEEN 10 AND 300)
 ) STRICT;
-CREATE INDEX policy_rules_order_idx ON policy_rules (priority DESC, created_at, id) WHERE enabled;
+CREATE INDEX policy_rules_order_idx ON policy_rules (priority DESC, created_at, id)
+  WHERE enabled AND project_id IS NULL AND team_id IS NULL;
 CREATE INDEX policy_rules_workflow_idx ON policy_rules (workflow_id);
 CREATE INDEX policy_rules_project_idx ON policy_rules (project_id) WHERE project_id IS NOT NULL;
 CREATE INDEX policy_rules_team_idx ON policy_rules (team_id) WHERE team_id IS NOT NULL;
+
+-- The selector each change of a rule left behind. Readers of the audit trail see the names of its keys,
+-- never what they were set to, so this stands apart from it; a deleted rule keeps its story.
+CREATE TABLE policy_rule_selectors (
+  change_id TEXT CONSTRAINT policy_rule_selectors_pkey PRIMARY KEY,
+  policy_rule_id TEXT NOT NULL,
+  selector TEXT NOT NULL CHECK (json_valid(selector)),
+  created_at TEXT NOT NULL CHECK (created_at GLOB '????-??-??T??:??:??.??????Z')
+) STRICT;
 
 CREATE TABLE platform_settings (
   key TEXT CONSTRAINT platform_settings_pkey PRIMARY KEY,

@@ -3,9 +3,15 @@
 -- The row lock serialises decisions; SQLite has one writer and needs none.
 SELECT id, status FROM access_requests WHERE id = :id FOR UPDATE;
 
+-- name: request_lock_unless_held :one
+-- Holds the request until the transaction ends and returns it; no row when somebody else holds it.
+-- Skipping instead of waiting leaves the order of locks whole; SQLite has one writer and needs none.
+SELECT id, status FROM access_requests WHERE id = :id FOR UPDATE SKIP LOCKED;
+
 -- name: request_list :many
 -- Returns a page of the requests the caller may see, newest first: own ones and those in scope.
--- Scopes arrive as JSON, which the two databases unpack differently.
+-- Only those the caller can decide on now, if so asked. Projects that a grant covers whole come as a list of ids
+-- for the indexes; scopes that say more are JSON, which the two databases unpack differently.
 SELECT r.id, r.requester_id, r.type, r.justification, r.status, r.workflow_id,
        r.matched_policy_rule_id, r.project_id, r.environment_id, r.secret_id,
        r.provider_connection_id, r.cluster_name, r.target_provider_type, r.target_provider_config,
@@ -32,10 +38,30 @@ WHERE (:requester_id IS NULL OR r.requester_id = :requester_id)
   AND (:since IS NULL OR r.created_at >= :since)
   AND (:until IS NULL OR r.created_at < :until)
   AND (:before_at IS NULL OR (r.created_at, r.id) < (:before_at, :before_id))
-  AND (:everything OR r.requester_id = :caller_id
-       OR (r.project_id IS NOT NULL AND EXISTS (
+  AND (NOT :undecided
+       OR (r.status = 'pending' AND r.expires_at > :now
+           AND (r.snap_allow_self_approval OR r.requester_id <> :caller_id)
+           AND NOT EXISTS (SELECT 1 FROM approvals AS v
+                           WHERE v.request_id = r.id AND v.approver_id = :caller_id)
+           AND (r.snap_approver_role_id IS NULL OR r.snap_approver_role_id = :sole_role_id
+                OR EXISTS (
          SELECT 1 FROM jsonb_array_elements(CAST(:scopes AS jsonb)) AS g (scope)
-         WHERE (g.scope ->> 'project_id' IS NULL OR g.scope ->> 'project_id' = CAST(r.project_id AS text))
+         WHERE g.scope ->> 'role_id' = CAST(r.snap_approver_role_id AS text)
+           AND (r.project_id IS NOT NULL OR g.scope - 'role_id' = '{}')
+           AND (g.scope ->> 'project_id' IS NULL OR g.scope ->> 'project_id' = CAST(r.project_id AS text))
+           AND (g.scope -> 'team_ids' IS NULL OR g.scope -> 'team_ids' @> to_jsonb(CAST(p.team_id AS text)))
+           AND (g.scope ->> 'environment_id' IS NULL OR g.scope ->> 'environment_id' = CAST(r.environment_id AS text))
+           AND (g.scope ->> 'secret_ref_prefix' IS NULL OR starts_with(r.target_secret_ref, g.scope ->> 'secret_ref_prefix'))
+           AND (g.scope ->> 'provider' IS NULL OR g.scope ->> 'provider' = r.target_provider_type)
+           AND (g.scope ->> 'cluster' IS NULL OR g.scope ->> 'cluster' = r.cluster_name)))))
+  AND (:everything
+       OR (NOT :undecided AND r.requester_id = :caller_id)
+       OR r.project_id = ANY (CAST(:projects AS uuid[]))
+       OR (:narrow AND (:reach IS NULL OR r.project_id = ANY (CAST(:reach AS uuid[])))
+           AND EXISTS (
+         SELECT 1 FROM jsonb_array_elements(CAST(:scopes AS jsonb)) AS g (scope)
+         WHERE (r.project_id IS NOT NULL OR g.scope - 'role_id' = '{}')
+           AND (g.scope ->> 'project_id' IS NULL OR g.scope ->> 'project_id' = CAST(r.project_id AS text))
            AND (g.scope -> 'team_ids' IS NULL OR g.scope -> 'team_ids' @> to_jsonb(CAST(p.team_id AS text)))
            AND (g.scope ->> 'environment_id' IS NULL OR g.scope ->> 'environment_id' = CAST(r.environment_id AS text))
            AND (g.scope ->> 'secret_ref_prefix' IS NULL OR starts_with(r.target_secret_ref, g.scope ->> 'secret_ref_prefix'))
@@ -43,6 +69,16 @@ WHERE (:requester_id IS NULL OR r.requester_id = :requester_id)
            AND (g.scope ->> 'cluster' IS NULL OR g.scope ->> 'cluster' = r.cluster_name))))
 ORDER BY r.created_at DESC, r.id DESC
 LIMIT :limit;
+
+-- name: request_list_projects :many
+-- Returns the ids of the projects named and of those that stand in one of the teams.
+-- Ids arrive as the text of an array, which is read once; SQLite makes JSON of it.
+SELECT p.id
+FROM projects AS p
+WHERE p.id = ANY (CAST(:project_ids AS uuid[]))
+   OR p.team_id = ANY (CAST(:team_ids AS uuid[]))
+ORDER BY p.id
+LIMIT 5001;
 
 -- name: request_list_overdue :many
 -- Returns pending requests past their end and approved ones whose job ran out of time, oldest first.

@@ -15,3 +15,11 @@ WHERE NOT u.disabled
               WHERE ur.user_id = u.id AND ur.scope = '{}' AND ur.expires_at IS NULL
                 AND r.permissions @> '["user_role.edit"]')
 LIMIT 1;
+
+-- name: role_hold :one
+-- Returns the role of this id and keeps others from changing or naming it until the end, or no row.
+-- The row lock serialises; SQLite has one writer and needs none.
+SELECT id, name, description, permissions, is_system, created_at, updated_at
+FROM roles
+WHERE id = :id
+FOR UPDATE;

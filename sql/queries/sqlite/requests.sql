@@ -3,9 +3,15 @@
 -- SQLite has one writer at a time, so the transaction itself is the lock.
 SELECT id, status FROM access_requests WHERE id = :id;
 
+-- name: request_lock_unless_held :one
+-- Holds the request until the transaction ends and returns it; no row when somebody else holds it.
+-- SQLite has one writer at a time, so the transaction itself is the lock.
+SELECT id, status FROM access_requests WHERE id = :id;
+
 -- name: request_list :many
 -- Returns a page of the requests the caller may see, newest first: own ones and those in scope.
--- Scopes arrive as JSON, which the two databases unpack differently.
+-- Only those the caller can decide on now, if so asked. Projects that a grant covers whole come as a list of ids
+-- for the indexes; scopes that say more are JSON, which the two databases unpack differently.
 SELECT r.id, r.requester_id, r.type, r.justification, r.status, r.workflow_id,
        r.matched_policy_rule_id, r.project_id, r.environment_id, r.secret_id,
        r.provider_connection_id, r.cluster_name, r.target_provider_type, r.target_provider_config,
@@ -32,10 +38,32 @@ WHERE (:requester_id IS NULL OR r.requester_id = :requester_id)
   AND (:since IS NULL OR r.created_at >= :since)
   AND (:until IS NULL OR r.created_at < :until)
   AND (:before_at IS NULL OR (r.created_at, r.id) < (:before_at, :before_id))
-  AND (:everything OR r.requester_id = :caller_id
-       OR (r.project_id IS NOT NULL AND EXISTS (
+  AND (NOT :undecided
+       OR (r.status = 'pending' AND r.expires_at > :now
+           AND (r.snap_allow_self_approval OR r.requester_id <> :caller_id)
+           AND NOT EXISTS (SELECT 1 FROM approvals AS v
+                           WHERE v.request_id = r.id AND v.approver_id = :caller_id)
+           AND (r.snap_approver_role_id IS NULL OR r.snap_approver_role_id = :sole_role_id
+                OR EXISTS (
          SELECT 1 FROM json_each(:scopes) AS g
-         WHERE (g.value ->> 'project_id' IS NULL OR g.value ->> 'project_id' = r.project_id)
+         WHERE g.value ->> 'role_id' = r.snap_approver_role_id
+           AND (r.project_id IS NOT NULL OR json_remove(g.value, '$.role_id') = '{}')
+           AND (g.value ->> 'project_id' IS NULL OR g.value ->> 'project_id' = r.project_id)
+           AND (g.value -> 'team_ids' IS NULL
+              OR p.team_id IN (SELECT t.value FROM json_each(g.value, '$.team_ids') AS t))
+           AND (g.value ->> 'environment_id' IS NULL OR g.value ->> 'environment_id' = r.environment_id)
+           AND (g.value ->> 'secret_ref_prefix' IS NULL
+              OR substr(r.target_secret_ref, 1, length(g.value ->> 'secret_ref_prefix')) = g.value ->> 'secret_ref_prefix')
+           AND (g.value ->> 'provider' IS NULL OR g.value ->> 'provider' = r.target_provider_type)
+           AND (g.value ->> 'cluster' IS NULL OR g.value ->> 'cluster' = r.cluster_name)))))
+  AND (:everything
+       OR (NOT :undecided AND r.requester_id = :caller_id)
+       OR r.project_id IN (SELECT j.value FROM json_each('["' || replace(trim(:projects, '{}'), ',', '","') || '"]') AS j)
+       OR (:narrow AND (:reach IS NULL OR r.project_id IN (SELECT j.value FROM json_each('["' || replace(trim(:reach, '{}'), ',', '","') || '"]') AS j))
+           AND EXISTS (
+         SELECT 1 FROM json_each(:scopes) AS g
+         WHERE (r.project_id IS NOT NULL OR json_remove(g.value, '$.role_id') = '{}')
+           AND (g.value ->> 'project_id' IS NULL OR g.value ->> 'project_id' = r.project_id)
            AND (g.value -> 'team_ids' IS NULL
               OR p.team_id IN (SELECT t.value FROM json_each(g.value, '$.team_ids') AS t))
            AND (g.value ->> 'environment_id' IS NULL OR g.value ->> 'environment_id' = r.environment_id)
@@ -45,6 +73,16 @@ WHERE (:requester_id IS NULL OR r.requester_id = :requester_id)
            AND (g.value ->> 'cluster' IS NULL OR g.value ->> 'cluster' = r.cluster_name))))
 ORDER BY r.created_at DESC, r.id DESC
 LIMIT :limit;
+
+-- name: request_list_projects :many
+-- Returns the ids of the projects named and of those that stand in one of the teams.
+-- Ids arrive as the text of an array, of which JSON is made here.
+SELECT p.id
+FROM projects AS p
+WHERE p.id IN (SELECT j.value FROM json_each('["' || replace(trim(:project_ids, '{}'), ',', '","') || '"]') AS j)
+   OR p.team_id IN (SELECT j.value FROM json_each('["' || replace(trim(:team_ids, '{}'), ',', '","') || '"]') AS j)
+ORDER BY p.id
+LIMIT 5001;
 
 -- name: request_list_overdue :many
 -- Returns pending requests past their end and approved ones whose job ran out of time, oldest first.

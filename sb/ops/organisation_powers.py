@@ -1,0 +1,134 @@
+"""Roles, workflows, policy rules and grants of a document, each through its own operation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from sb.ops import grants, policy_rules, roles, scopes, workflows
+from sb.ops.organisation_names import GoneError, Row, everything, fault
+from sb.ops.organisation_work import Item, Work, given
+
+WORKFLOW_SHOWN = (*(key for key in workflows.KNOBS if key != "approver_role_id"), "approver_role")
+POLICY_SHOWN = (*(key for key in policy_rules.FIELDS if key != "workflow_id"), "workflow")
+
+
+def role(work: Work, item: Item, _at: str) -> None:
+    keys = ("description", "permissions")
+    name, row, asked = item["name"], work.names.find("role", item["name"]), given(item, keys)
+    common: dict[str, Any] = {"caller": work.caller, "now": work.now}
+    if row is None:
+        asked = {"description": "", "permissions": [], **asked}
+        found = roles.create(work.tx, name=name, **asked, **common)
+    else:
+        if "permissions" in asked and set(asked["permissions"]) == set(row["permissions"]):
+            del asked["permissions"]  # The same in another order is the same.
+        found = roles.update(work.tx, role_id=row["id"], changes=asked, **common)
+    work.names.put("role", name, found)
+    work.note("role", name, row, found, shown=keys)
+
+
+def workflow(work: Work, item: Item, at: str) -> None:
+    name, row = item["name"], work.names.find("workflow", item["name"])
+    knobs = given(item, workflows.KNOBS)
+    if "approver_role" in item:
+        role = item["approver_role"]
+        knobs["approver_role_id"] = role and work.names.id_of(
+            "role", role, field=f"{at}.approver_role"
+        )
+    if row is None:
+        found = workflows.create(work.tx, by=work.caller, knobs=knobs, now=work.now)
+    else:
+        found = workflows.update(
+            work.tx, by=work.caller, workflow_id=row["id"], changes=knobs, now=work.now
+        )
+    work.names.put("workflow", name, found)
+    before = None if row is None else _with_role(work, row)
+    work.note("workflow", name, before, _with_role(work, found), shown=WORKFLOW_SHOWN)
+
+
+def _with_role(work: Work, row: Row) -> Row:
+    """Return a workflow as people read it: with its approvers' role by name."""
+    id_ = row["approver_role_id"]
+    return {**row, "approver_role": id_ and work.names.name_of("role", id_)}
+
+
+def policy(work: Work, item: Item, at: str) -> None:
+    changes: dict[str, Any] = {
+        **given(item, policy_rules.FIELDS),
+        "selector": work.names.with_ids(item["selector"], field=f"{at}.selector"),
+        "workflow_id": work.names.id_of("workflow", item["workflow"], field=f"{at}.workflow"),
+    }
+    anchor: dict[str, Any] = {
+        f"{noun}_id": work.names.id_of(noun, item[noun], field=f"{at}.{noun}")
+        for noun in ("project", "team")
+        if item.get(noun) is not None
+    }
+    row = _rule(work, item, anchor, at)
+    if row is None:
+        # Of two rules of one priority the older wins: new ones are as old as their place says.
+        later = work.now + timedelta(microseconds=len(work.steps))
+        rule = policy_rules.NewRule(**changes, **anchor)
+        found = policy_rules.create(work.tx, by=work.caller, rule=rule, now=later)
+    else:
+        found = policy_rules.update(
+            work.tx, by=work.caller, rule_id=row["id"], changes=changes, now=work.now
+        )
+    at_what = item.get("project") or item.get("team")
+    name = f"{item['name']} ({at_what})" if at_what else item["name"]
+    before = None if row is None else _named(work, row)
+    work.note("policy", name, before, _named(work, found), shown=POLICY_SHOWN)
+
+
+def _named(work: Work, rule: Row) -> Row:
+    """Return a rule as people read it: with names in place of ids."""
+    try:
+        selector: Mapping[str, Any] = work.names.with_names(rule["selector"])
+    except GoneError:
+        selector = rule["selector"]
+    workflow = work.names.name_of("workflow", rule["workflow_id"])
+    return {**rule, "selector": selector, "workflow": workflow}
+
+
+def _rule(work: Work, item: Item, anchor: Mapping[str, str], at: str) -> Row | None:
+    """Return the rule of this name at this anchor, or the system's match-all."""
+    system = not anchor and not item["selector"]
+    found = [
+        row
+        for row in work.names.rules
+        if (row["is_system"] if system else row["name"] == item["name"] and not row["is_system"])
+        and all(row[key] == anchor.get(key) for key in ("project_id", "team_id"))
+    ]
+    if len(found) > 1:
+        raise fault(f"{at}.name", "more than one rule there has this name: rename one of them")
+    return found[0] if found else None
+
+
+def grant(work: Work, item: Item, at: str) -> None:
+    user_id = work.names.person(item["person"], field=f"{at}.person")
+    role_id = work.names.id_of("role", item["role"], field=f"{at}.role")
+    scope = scopes.canonical(work.names.with_ids(item["scope"], field=f"{at}.scope"))
+    common: dict[str, Any] = {"caller": work.caller, "now": work.now}
+    rows = everything(
+        lambda **page: grants.list_of_user(work.tx, user_id=user_id, active=True, **common, **page),
+        at="granted_at",
+        id_="id",
+    )
+    row = next((r for r in rows if r["role_id"] == role_id and r["scope"] == scope), None)
+    keys = ("expires_at", "reason")
+    asked = given(item, keys)
+    where = ", ".join(f"{key}={value}" for key, value in sorted(item["scope"].items()))
+    name = f"{item['role']} to {item['person']} at {where or 'everything'}"
+    ends = asked.get("expires_at")
+    if row is None and ends is not None and ends <= work.now:
+        work.note("grant", name, {}, {})  # It was given and has ended, as the document said.
+        return
+    if row is None:
+        asked = {"expires_at": None, "reason": None, **asked}
+        found = grants.create(
+            work.tx, user_id=user_id, role_id=role_id, scope=scope, **asked, **common
+        )
+    else:
+        found = grants.update(work.tx, grant_id=row["id"], changes=asked, **common)
+    work.note("grant", name, row, found, shown=keys)
