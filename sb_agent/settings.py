@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -176,6 +177,7 @@ def load(environ: Mapping[str, str] | None = None) -> AgentSettings:
             text = error["msg"].removeprefix("Value error, ")
             problems.append(f"{str(error['loc'][0]).upper()}: {text}")
     problems += _contradictions(values)
+    problems += _insecure_vault(found)
     if problems:
         raise AgentSettingsError(problems)
     return _settings(parsed, found)
@@ -212,6 +214,15 @@ def _contradictions(given: Mapping[str, str]) -> Iterator[str]:
         yield "SB_AGENT_PRIVATE_KEY and SB_AGENT_PRIVATE_KEY_FILE are both set; keep one"
     if "sb_cp_ca_file" in given and not Path(given["sb_cp_ca_file"]).is_file():
         yield "SB_CP_CA_FILE: names no file"
+
+
+def _insecure_vault(found: Mapping[str, str]) -> Iterator[str]:
+    """Yield whether Vault's token would travel in clear beyond this host."""
+    address = urlsplit(found.get("SB_VAULT_ADDR", ""))
+    insecure = found.get("SB_INSECURE_TRANSPORT", "").strip().lower() in _TRUE
+    local = address.hostname in ("127.0.0.1", "::1", "localhost")
+    if address.scheme == "http" and not insecure and not local:
+        yield "SB_VAULT_ADDR: must be https:// (SB_INSECURE_TRANSPORT=true allows http in dev)"
 
 
 def _settings(parsed: _Environment, found: Mapping[str, str]) -> AgentSettings:

@@ -58,6 +58,11 @@ class VaultConfig:
     ca_file: str | None = None
 
 
+#: Mounts of Vault itself.
+_NO_STORES = frozenset({"sys", "auth", "identity", "cubbyhole"})
+_KV_API = frozenset({"data", "metadata", "delete", "undelete", "destroy", "subkeys"})
+
+
 class VaultProvider:
     """KV v2 secrets of one Vault, with one client kept while its token lives."""
 
@@ -122,6 +127,10 @@ class VaultProvider:
 
     def _place(self, ref: str, config: Mapping[str, str]) -> tuple[str, str]:
         mount = _parts(config.get("kvMount") or self._config.mount)
+        if "kvMount" in config and (mount[0] in _NO_STORES or _KV_API & {*mount}):
+            # A part of the secrets engine's own API inside the mount would name another secret.
+            msg = "the mount is not one of a secrets engine"
+            raise InvalidConfigError(msg)
         prefix = config.get("kvPrefix", self._config.prefix).strip("/")
         path = [*(_parts(prefix) if prefix else []), *_parts(ref)]
         return "/".join(mount), "/".join(path)
