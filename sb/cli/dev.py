@@ -19,16 +19,19 @@ from prometheus_client import CollectorRegistry
 from sb import log, serve
 from sb.auth.tokens import new_token, token_hash
 from sb.cli import demo
+from sb.cli import organisation as organisation_file
 from sb.cli.main import default_data_dir
 from sb.cli.signals import stop_on_signals
 from sb.clock import utc_now
 from sb.db.engine import Transaction
 from sb.db.errors import DatabaseLockedError
 from sb.http.app import create_app
+from sb.http.organisation_document import OrganisationDocument
 from sb.http.state import AppState
+from sb.ids import new_id
 from sb.metrics import new_registry
-from sb.ops import bootstrap, connections, enrollments
-from sb.ops.callers import System
+from sb.ops import bootstrap, connections, enrollments, grants, organisation
+from sb.ops.callers import Caller, System
 from sb.secret import Secret
 from sb.settings import ApiSettings, SettingsError, load
 from sb_agent import daemon as agent_daemon
@@ -204,7 +207,8 @@ def _environment(files: _Files, port: int) -> dict[str, str]:
 async def _seed(state: AppState, files: _Files) -> str | None:
     """Leave sample users, the connection and its store; return a token if the agent must enrol."""
     FileProvider(files.store, Path(f"{files.store}.key")).seed(SAMPLES)
-    if not await state.db.read(bootstrap.has_users):
+    is_first_start = not await state.db.read(bootstrap.has_users)
+    if is_first_start:
         for email, password, name, role in USERS:
             hashed = await state.hasher.hash(Secret(password.encode()))
             await state.db.run(
@@ -217,7 +221,27 @@ async def _seed(state: AppState, files: _Files) -> str | None:
                 now=utc_now(),
             )
     token = new_token()
-    return token if await state.db.run(_connect, token, files.identity.exists()) else None
+    must_enrol = await state.db.run(_connect, token, files.identity.exists())
+    if is_first_start:
+        await state.db.run(_organise)
+    return token if must_enrol else None
+
+
+def _organise(tx: Transaction) -> None:
+    """Make the sample organisation from its file, as `sb apply` would for the administrator."""
+    now = utc_now()
+    text = Path(__file__).with_name("demo_org.yaml").read_text("utf-8")
+    document = OrganisationDocument.model_validate(organisation_file.read(text), strict=True)
+    user = tx.one("user_find_by_email", email=USERS[0][0])
+    assert user is not None, "the sample users are there"
+    caller = Caller(
+        user_id=user["id"],
+        session_id=new_id(),
+        email=user["email"],
+        display_name=user["display_name"],
+        grants=grants.load(tx, user_id=user["id"], now=now),
+    )
+    organisation.apply(tx, caller=caller, document=document.given, now=now)
 
 
 def _connect(tx: Transaction, token: str, has_identity: bool) -> bool:
@@ -326,6 +350,8 @@ def _announce(url: str, options: argparse.Namespace) -> None:
         return
     people = "\n".join(f"  {u['email']:<24} {u['password']:<24} {u['roles'][0]}" for u in users)
     program = os.path.relpath(Path(sys.executable).parent / "sb")
+    elsewhere = options.port != DEFAULT_PORT
+    demo_port, there = (f" --port {options.port}", f" --url {url}") if elsewhere else ("", "")
     sys.stdout.write(
         f"""
 Secrets Bridge is running at {url}   (API list: {url}/docs, data: {options.data_dir})
@@ -334,9 +360,9 @@ Sample users, all on this machine only:
 {people}
 
 Try it:
-  ./scripts/dev --demo            plays the main job in a second terminal
+  ./scripts/dev --demo{demo_port}            plays the main job in a second terminal
   {program} request read {SAMPLE_REF} --provider file --key DB_PASSWORD \\
-     --justification "ticket 4711" --as developer@example.com
+     --justification "ticket 4711" --as developer@example.com{there}
   {program} request --help     approve, reveal, patch and list from a terminal
 
 Ctrl-C stops it; the data stays.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ COMMANDS = {
     "agent": ("sb.cli.processes", "run the agent inside a target network"),
     "migrate": ("sb.cli.processes", "bring the database schema to this release"),
     "check": ("sb.cli.processes", "check the settings of a process and say what is wrong"),
+    "apply": ("sb.cli.organisation", "create and change what a file of the organisation names"),
+    "export": ("sb.cli.organisation", "write the organisation as a file that can be applied"),
     "request": ("sb.cli.request", "submit, decide and reveal requests from a terminal"),
 }
 
@@ -27,6 +30,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     try:
         return _run(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; the interpreter must not try to flush the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except ModuleNotFoundError as problem:
         if problem.name is None or problem.name.partition(".")[0].startswith("sb"):
             raise

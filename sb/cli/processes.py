@@ -145,8 +145,26 @@ def _run(process: Callable[[trio.Event], Awaitable[None]]) -> int:
         async with stop_on_signals() as stop:
             await process(stop)
 
-    trio.run(main)
+    try:
+        trio.run(main)
+    except _told() as problem:
+        return _refuse(problem)
+    except BaseExceptionGroup as group:
+        found, others = group.split(_told())
+        if found is None or others is not None:
+            raise
+        return _refuse(_first(found))
     return 0
+
+
+def _told() -> tuple[type[Exception], ...]:
+    """Return what stops a process with a sentence, such as a port that is taken."""
+    from sb.errors import SbError
+
+    # Loaded by those who have a database; the agent must not.
+    database = sys.modules.get("sb.db.errors")
+    more = (database.SchemaError, database.DatabaseLockedError) if database else ()
+    return (OSError, SbError, *more)
 
 
 def _refuse(problem: BaseException) -> int:

@@ -108,6 +108,7 @@ def test_wheel_holds_every_sql_file_and_nothing_of_the_tests(installed: Installe
     ours = {f"sb/_sql/{path.relative_to(ROOT / 'sql')}" for path in (ROOT / "sql").rglob("*.sql")}
     assert len(ours) > 20
     assert {name for name in names if name.endswith(".sql")} == ours
+    assert "sb/cli/demo_org.yaml" in names
     top = {name.partition("/")[0] for name in names if ".dist-info" not in name}
     assert top == {"sb", "sb_agent", "sb_worker"}
     listed = sorted(name.removeprefix("sb/_sql/") for name in ours)

@@ -84,7 +84,9 @@ def test_main_job_in_a_terminal(terminal: Terminal) -> None:
     assert [vote["comment"] for vote in votes] == ["fine"]
 
     said = terminal.says("developer", "show", request_id)
-    assert said == f"{request_id}  executed  {what}\n  1 of 1 approvals; you may: reveal\n"
+    votes_line = "  1 of 1 approvals; you may: reveal\n"
+    reason = "  because: ticket 4711\n"
+    assert said == f"{request_id}  executed  {what}\n{votes_line}{reason}"
     assert f"{request_id}  executed  {what}\n" in terminal.says("developer", "list")
 
     revealed = terminal.says("developer", "reveal", request_id)

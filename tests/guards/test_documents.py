@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 from sb.auth.permissions import CATALOGUE, SEED_ROLES
 from sb.errors import SbError
 from sb.http import app, health, openapi
-from sb.http.declare import REGISTRY, Agent, Public, RouteDeclaration, Session
+from sb.http.declare import REGISTRY, Agent, Public, RouteDeclaration, Session, template
 from sb.http.routes import load_all
 from sb.settings import ApiSettings, ProcessSettings
 from sb.settings import load as load_settings
@@ -103,7 +103,7 @@ def test_settings_of_a_provider_are_listed(provider: str) -> None:
 
 def test_settings_of_the_command_line_are_listed() -> None:
     text = source.section(source.document("configuration.md"), "Command line")
-    assert set(source.rows(text)) == _read_by_name("sb/cli/request.py")
+    assert set(source.rows(text)) == _read_by_name("sb/cli/remote.py")
 
 
 def test_no_document_names_a_setting_that_does_not_exist() -> None:
@@ -148,8 +148,7 @@ def _routes() -> list[RouteDeclaration]:
 
 
 def _name(found: RouteDeclaration) -> str:
-    path = found.path.replace("<id:", "{").replace(">", "}")
-    return f"{found.method} {app.PREFIX}{path}"
+    return f"{found.method} {app.PREFIX}{template(found.path)}"
 
 
 def _who(found: RouteDeclaration) -> str:
@@ -191,7 +190,7 @@ def test_paths_outside_the_prefix_are_listed() -> None:
 
 
 def test_no_document_names_a_route_that_does_not_exist() -> None:
-    shapes = [re.sub(r"<id:\w+>", r"[^/\\s`?]+", found.path) for found in _routes()]
+    shapes = [re.sub(r"<\w+:\w+>", r"[^/\\s`?]+", found.path) for found in _routes()]
     known = re.compile(f"{app.PREFIX}(?:{'|'.join(shapes)})?")
     for path in source.DOCUMENTS:
         text = path.read_text().replace(f"{app.PREFIX}/…", "")

@@ -1,0 +1,147 @@
+"""`sb apply` and `sb export`: the whole organisation as one reviewed file, over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Hashable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from sb.cli import remote
+from sb.cli.remote import RefusedError, shown
+
+SIGNS = {"create": "+", "update": "~"}
+#: With --exit-code: the plan would change something.
+CHANGES = 2
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only, and no key twice: the second would silently win."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set[str]()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} is given twice", key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def read(text: str) -> Any:
+    """Return what the file says as JSON would say it, or raise yaml.YAMLError."""
+    return json.loads(json.dumps(yaml.load(text, _Loader), default=_time))  # noqa: S506 # a SafeLoader
+
+
+def _time(value: object) -> str:
+    if isinstance(value, date):
+        return value.isoformat()
+    msg = f"{type(value).__name__} has no place in this file"
+    raise TypeError(msg)
+
+
+def configure(name: str, parser: argparse.ArgumentParser) -> None:
+    """Give the command its options and what it runs."""
+    remote.add_options(parser)
+    if name == "export":
+        parser.add_argument("-o", "--output", type=Path, help="write to this file")
+        parser.set_defaults(run=_export)
+        return
+    parser.add_argument("-f", "--file", type=Path, required=True, help="the file; - reads input")
+    parser.add_argument(
+        "--plan", action="store_true", help="show what would change, change nothing"
+    )
+    parser.add_argument(
+        "--exit-code", action="store_true", help="with --plan: exit with 2 if there are changes"
+    )
+    parser.set_defaults(run=_apply)
+
+
+def _apply(options: argparse.Namespace) -> int:
+    try:
+        text = sys.stdin.read() if str(options.file) == "-" else options.file.read_text("utf-8")
+        document = read(text)
+    except (OSError, UnicodeDecodeError, TypeError, ValueError, yaml.YAMLError) as problem:
+        sys.stderr.write(f"{options.file} cannot be read: {problem}\n")
+        return 1
+    return remote.run(options, lambda http, _: _plan_and_apply(http, options, document))
+
+
+def _plan_and_apply(http: httpx.Client, options: argparse.Namespace, document: Any) -> int:
+    plan = _send(http, document, plan=True)
+    changes = plan["created"] + plan["updated"]
+    if not options.json:
+        _show(plan)
+    if options.plan or not changes:
+        if options.json:
+            sys.stdout.write(json.dumps(plan) + "\n")
+        return CHANGES if options.plan and options.exit_code and changes else 0
+    done = _send(http, document, plan=False)
+    if options.json:
+        sys.stdout.write(json.dumps(done) + "\n")
+        return 0
+    if done["steps"] != plan["steps"]:
+        sys.stdout.write("Somebody changed something meanwhile; this was done instead:\n")
+        _show(done)
+    sys.stdout.write("Applied.\n")
+    return 0
+
+
+def _send(http: httpx.Client, document: Any, *, plan: bool) -> Any:
+    try:
+        return remote.call(http, "POST", f"/organisation/apply?plan={str(plan).lower()}", document)
+    except RefusedError as problem:
+        text = str(problem)
+        where = isinstance(problem.body, dict) and problem.body.get("at")
+        if where and not problem.body.get("fields"):
+            text += f"\n  {where}"
+        raise RefusedError(shown_paths(text), problem.body) from None
+
+
+def shown_paths(text: str) -> str:
+    """Return the text with places of the file as people write them: `projects[2].name`."""
+    return re.sub(r"(?<=\w)\.(\d+)(?![\w])", r"[\1]", text)
+
+
+def _show(plan: Any) -> None:
+    for step in plan["steps"]:
+        if step["action"] in SIGNS:
+            line = f"{SIGNS[step['action']]} {step['action']} {step['kind']} {step['name']}"
+            sys.stdout.write(shown(line) + "\n")
+            for change in step["changes"]:
+                before, after = (json.dumps(change[key]) for key in ("before", "after"))
+                sys.stdout.write(shown(f"    {change['field']}: {before} -> {after}") + "\n")
+    counts = f"{plan['created']} to create, {plan['updated']} to update"
+    sys.stdout.write(f"{counts}, = {plan['unchanged']} unchanged\n")
+
+
+def _export(options: argparse.Namespace) -> int:
+    return remote.run(options, _write)
+
+
+def _write(http: httpx.Client, options: argparse.Namespace) -> int:
+    found = remote.call(http, "GET", "/organisation/export")
+    document = found["document"]
+    if options.json:
+        text = json.dumps(document) + "\n"
+    else:
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    for what in found["left_out"]:
+        sys.stderr.write(shown(f"left out: {what}") + "\n")
+    if options.output is None:
+        sys.stdout.write(text)
+        return 0
+    try:
+        options.output.write_text(text, "utf-8")
+    except OSError as problem:
+        msg = f"{options.output} cannot be written: {problem.strerror}"
+        raise RefusedError(msg) from None
+    return 0
