@@ -274,7 +274,7 @@ def _requeue(
         now=now,
     )
     request = tx.one("request_find", id=job["request_id"]) if job["request_id"] else None
-    if request is not None and request["execute_before_at"] is not None:
+    if request is not None and request["type"] == "patch" and request["execute_before_at"]:
         # The next attempt starts their shorter life anew; in between they wait as the job does.
         ends_at = request["execute_before_at"]
         tx.count("wrap_expire_at", request_id=request["id"], expires_at=ends_at, now=now)

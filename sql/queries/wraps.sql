@@ -73,9 +73,15 @@ SELECT count(*) FROM secret_wraps
 WHERE request_id = :request_id AND consumed_at IS NULL AND expires_at > :now;
 
 -- name: wrap_purge :count
--- Deletes up to a limit of wraps past their end, oldest first.
+-- Deletes up to a limit of wraps past their end, oldest first. A spent one stays while its job could
+-- still post: without its row the same value could be stored, and seen, a second time.
 DELETE FROM secret_wraps
-WHERE id IN (SELECT id FROM secret_wraps WHERE expires_at <= :now ORDER BY expires_at, id
+WHERE id IN (SELECT w.id FROM secret_wraps AS w
+             WHERE w.expires_at <= :now
+               AND (w.consumed_at IS NULL
+                    OR NOT EXISTS (SELECT 1 FROM access_requests AS r
+                                   WHERE r.id = w.request_id AND r.status = 'approved'))
+             ORDER BY w.expires_at, w.id
              LIMIT :limit);
 
 -- name: wrap_count_live :one

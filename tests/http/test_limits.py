@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from sb.clock import utc_now
+from sb.db.engine import Transaction
 from sb.http.declare import Session
+from sb.ops import grants
 from tests.http.hostile import (
     PLANTED,
     ROUTES,
@@ -104,7 +107,64 @@ async def bodies_of(plane: Stack, admin: Person) -> dict[str, tuple[str, Any, An
             {},
             {"name": "t"},
         ),
+        **await governance_bodies(plane, admin),
     }
+
+
+async def governance_bodies(plane: Stack, admin: Person) -> dict[str, tuple[str, Any, Any]]:
+    """Return the same for what an installation is governed by."""
+    await plane.db.run(make_author, admin.id)
+
+    async def made(path: str, body: Any) -> str:
+        answer = await admin.post(path, body)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    team = await made("/teams", {"name": "t-0"})
+    project = await made("/projects", {"name": "p-0", "team_id": team})
+    flow = await made("/workflows", {"name": "w-0", "scoped_policy_authorable": True})
+    role = await made("/roles", {"name": "r-0", "permissions": ["secret.list"]})
+    someone = await plane.person("someone")
+    rule = {"name": "r", "selector": {"environment_kind": "non_prod"}, "workflow_id": flow}
+    scoped = {**rule, "priority": 10}
+    secret = {"provider_type": "file", "secret_ref": "app/db"}
+    grant = {"user_id": someone.id, "role_id": role, "scope": {}}
+    return {
+        "POST /roles": _two("/roles", {"name": "r-1", "permissions": ["secret.list"]}),
+        "POST /user-roles": ("/user-roles", grant, {**grant, "reason": "2"}),
+        "POST /teams": _two("/teams", {"name": "t-1"}),
+        "POST /teams/<id:team_id>/members": (
+            f"/teams/{team}/members",
+            {"user_id": someone.id},
+            {"user_id": admin.id},
+        ),
+        "POST /projects": _two("/projects", {"name": "p-1"}),
+        "POST /environments": _two("/environments", {"project_id": project, "name": "dev"}),
+        "POST /projects/<id:project_id>/secrets": (
+            f"/projects/{project}/secrets",
+            secret,
+            {**secret, "allowed_ops": ["read", "patch"]},
+        ),
+        "POST /workflows": _two("/workflows", {"name": "w-1"}),
+        "POST /policies": _two("/policies", rule),
+        "POST /projects/<id:project_id>/policy-rules": _two(
+            f"/projects/{project}/policy-rules", scoped
+        ),
+        "POST /teams/<id:team_id>/policy-rules": _two(f"/teams/{team}/policy-rules", scoped),
+    }
+
+
+def _two(path: str, body: dict[str, Any]) -> tuple[str, Any, Any]:
+    return path, body, {**body, "name": f"{body['name']}-2"}
+
+
+def make_author(tx: Transaction, user_id: str) -> None:
+    """Let the person write scoped rules too, which administrators may not by themselves."""
+    role = tx.one("role_find_by_name", name="policy_author")
+    assert role is not None
+    grants.give(
+        tx, user_id=user_id, role_id=role["id"], scope={}, granted_by="system:test", now=utc_now()
+    )
 
 
 #: Their answers hold a one-time secret, so that a repetition is refused.

@@ -160,6 +160,8 @@ async def test_generated_calls_find_no_500_and_answers_are_as_documented(plane: 
                 "provider_connection_id": connection,
                 # The document cannot tell a generator which names are refused.
                 "key_values": {"PASSWORD": "a-new-value"},
+                "target_secret_ref": "app/db",
+                "target_keys": ["PASSWORD"],
                 "request_id": approved,
                 REASON: "ticket 2",
                 "lease_token": job["lease_token"],

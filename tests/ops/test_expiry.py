@@ -9,7 +9,7 @@ import pytest
 from sb.errors import SbError
 from sb.ops import expiry, jobs
 from sb.ops.callers import AgentCaller
-from sb.ops.errors import LeaseLostError
+from sb.ops.errors import LeaseLostError, WrapConsumedError
 from tests.ops.job_steps import LEASE, People, approved, people_of, recover, renew
 from tests.ops.refusals import at_once, everything, refused
 from tests.ops.world import MICROSECOND, World, at
@@ -211,3 +211,20 @@ def test_expire_and_complete_at_once_have_one_outcome(
         expire(world, at(hours=2))
         ended = world.status(request_id)
         assert ended == ("expired" if isinstance(done, SbError) else "executed")
+
+
+def test_purge_keeps_a_spent_value_while_its_job_could_post_it_again(world: World) -> None:
+    dev, approver = world.person("dev", "developer"), world.person("approver", "approver")
+    agent = world.agent(world.connection())
+    world.rule({"operation": "read"}, wrap_ttl_approved_seconds=25)
+    request_id = world.read(dev, "A")
+    world.approve(approver, request_id)
+    held = world.held(agent, at(seconds=1))
+    wrap_id = world.post(agent, held, "A", at(seconds=2))
+    world.reveal(dev, request_id, wrap_id, at(seconds=3))
+
+    assert world.run(expiry.purge_wraps, now=at(seconds=27), limit=10) == 0
+
+    assert world.post(agent, held, "A", at(seconds=28)) == wrap_id
+    with pytest.raises(WrapConsumedError):
+        world.reveal(dev, request_id, wrap_id, at(seconds=29))
