@@ -28,11 +28,16 @@ class InvalidIdempotencyKeyError(SbError):
 
 
 async def run_creating(
-    call: Call[Any], create: Callable[[Transaction], BaseModel], *, secret_response: bool = False
+    call: Call[Any],
+    create: Callable[[Transaction], BaseModel],
+    *,
+    actor: str | None = None,
+    secret_response: bool = False,
 ) -> Reply:
     """Answer what `create` made, once per key and body; creation and key commit together.
 
-    A response that holds a one-time secret is never stored: repeating it is refused.
+    Keys belong to the person who calls or, where nobody is signed in, to `actor`. A response that
+    holds a one-time secret is never stored: repeating it is refused.
     """
     key = call.headers.get("idempotency-key")
     if key is None:
@@ -45,7 +50,7 @@ async def run_creating(
     answer = await call.state.db.run(
         idempotency.once,
         key=idempotency.Key(
-            actor=call.person.actor,
+            actor=actor or call.person.actor,
             key=key,
             route=f"{call.route.method} {call.path}",
             body_sha256=body_digest,

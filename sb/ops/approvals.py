@@ -61,12 +61,8 @@ def reject(
     _vote(tx, caller=caller, request_id=request_id, decision="reject", comment=reason, now=now)
     if tx.count("request_reject", id=request_id, reject_reason=reason, now=now) == 0:
         raise RequestNotPendingError(status_now=row["status"])
-    tx.count(
-        "wrap_expire_at",
-        request_id=request_id,
-        expires_at=now + requests.WRAPS_AFTER_REFUSAL,
-        now=now,
-    )
+    ends_at = now + requests.WRAPS_AFTER_REFUSAL
+    tx.count("wrap_end_by", request_id=request_id, expires_at=ends_at)
     audit.record(
         tx,
         by=caller,

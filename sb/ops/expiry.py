@@ -40,7 +40,7 @@ def _expire(tx: Transaction, *, row: Mapping[str, Any], now: datetime) -> bool:
     )
     if moved == 0:
         return False
-    tx.count("wrap_expire_at", request_id=row["id"], expires_at=now, now=now)
+    tx.count("wrap_end_by", request_id=row["id"], expires_at=now)
     audit.record(
         tx,
         by=SYSTEM,

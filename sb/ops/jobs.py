@@ -210,7 +210,8 @@ def complete(
     # 1. Request before job: the same order as approval and expiry.
     job = _lock_job(tx, job_id=job_id)
     mine = job["claimed_by"] == agent.agent_id and job["lease_token_hash"] == lease_token_hash
-    if mine and job["status"] in ("succeeded", "failed"):
+    requeued = job["status"] == "queued" and not outcome.succeeded
+    if mine and (requeued or job["status"] in ("succeeded", "failed")):
         _record_complete(tx, agent=agent, job=job, repeated=True, now=now)
         return None
     if not mine or job["status"] != "claimed":
@@ -220,7 +221,7 @@ def complete(
     if not outcome.succeeded:
         tx.count("agent_set_last_error", id=agent.agent_id, last_error=error, now=now)
         if outcome.retryable and job["attempts"] < job["max_attempts"]:
-            return _requeue(tx, job=job, by=agent, error=error, now=now)
+            return _requeue(tx, job=job, by=agent, error=error, reported=True, now=now)
     # 3. The end of the job and of its request.
     status = "succeeded" if outcome.succeeded else "failed"
     tx.count(
@@ -261,7 +262,13 @@ def _lock_job(tx: Transaction, *, job_id: str) -> Mapping[str, Any]:
 
 
 def _requeue(
-    tx: Transaction, *, job: Mapping[str, Any], by: Actor, error: str | None, now: datetime
+    tx: Transaction,
+    *,
+    job: Mapping[str, Any],
+    by: Actor,
+    error: str | None,
+    reported: bool,
+    now: datetime,
 ) -> str:
     # 1, 2, 4 … seconds: long enough for a provider to recover, short enough for a person waiting.
     delay = timedelta(seconds=2 ** (job["attempts"] - 1))
@@ -269,6 +276,9 @@ def _requeue(
         "job_requeue",
         id=job["id"],
         lease_token_hash=job["lease_token_hash"],
+        # Whoever reported the failure may say so again; a lease that lapsed is forgotten.
+        reported_by=job["claimed_by"] if reported else None,
+        reported_under=job["lease_token_hash"] if reported else None,
         run_after=now + delay,
         error=error,
         now=now,
@@ -301,7 +311,7 @@ def finish_request(
     if moved == 0:
         return
     if not succeeded:
-        tx.count("wrap_expire_at", request_id=job["request_id"], expires_at=now, now=now)
+        tx.count("wrap_end_by", request_id=job["request_id"], expires_at=now)
     audit.record(
         tx,
         by=SYSTEM,
@@ -324,7 +334,8 @@ def recover(tx: Transaction, *, now: datetime, limit: int) -> Mapping[str, int]:
         if job["status"] != "claimed" or job["claim_expires_at"] > now:
             continue  # Renewed, finished or re-claimed since it was listed.
         if job["attempts"] < job["max_attempts"]:
-            _requeue(tx, job=job, by=SYSTEM, error="the agent's lease lapsed", now=now)
+            error = "the agent's lease lapsed"
+            _requeue(tx, job=job, by=SYSTEM, error=error, reported=False, now=now)
             counts["requeued"] += 1
         else:
             _give_up(tx, job=job, now=now)

@@ -158,7 +158,7 @@ def cancel(tx: Transaction, *, caller: Caller, request_id: str, now: datetime) -
     if tx.count("request_cancel", id=request_id, now=now) == 0:
         raise RequestNotPendingError(status_now=row["status"])
     # 2. Its values will never be used.
-    tx.count("wrap_expire_at", request_id=request_id, expires_at=now + WRAPS_AFTER_REFUSAL, now=now)
+    tx.count("wrap_end_by", request_id=request_id, expires_at=now + WRAPS_AFTER_REFUSAL)
     audit.record(
         tx,
         by=caller,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sb.db.engine import Transaction
+from sb.errors import AuthenticationRequiredError
 from sb.ids import new_id
 from sb.ops import audit, grants, users
 from sb.ops.callers import Actor, Anonymous, Caller
@@ -249,6 +251,13 @@ def authenticate(
         touch_due=fresh_idle_end - row["idle_expires_at"] > TOUCH_EVERY
         and row["idle_expires_at"] < row["expires_at"],
     )
+
+
+def refresh(tx: Transaction, *, caller: Caller, now: datetime) -> Caller:
+    """Return a caller who waited, with the grants they hold now; an ended session is refused."""
+    if not tx.scalar("session_is_live", id=caller.session_id, now=now):
+        raise AuthenticationRequiredError
+    return dataclasses.replace(caller, grants=grants.load(tx, user_id=caller.user_id, now=now))
 
 
 def touch(tx: Transaction, *, session_id: str, rules: SessionRules, now: datetime) -> None:

@@ -34,16 +34,19 @@ WHERE id = :id AND status = 'claimed' AND claimed_by = :agent_id
 
 -- name: job_requeue :count
 -- Puts a claimed job back into the queue under the lease that was seen; 0 when it has moved on.
+-- The lease under which its failure was reported stays known until the next claim.
 UPDATE sync_jobs
-SET status = 'queued', run_after = :run_after, claimed_by = NULL, claim_expires_at = NULL,
-    lease_token_hash = NULL, error = :error, updated_at = :now
+SET status = 'queued', run_after = :run_after, claimed_by = :reported_by, claim_expires_at = NULL,
+    lease_token_hash = :reported_under, error = :error, updated_at = :now
 WHERE id = :id AND status = 'claimed' AND lease_token_hash = :lease_token_hash
   AND attempts < max_attempts;
 
 -- name: job_give_up :count
 -- Fails a claimed job that has no attempt left, under the lease that was seen; 0 when it moved on.
+-- The lease is forgotten with it: whoever held it has reported nothing.
 UPDATE sync_jobs
-SET status = 'failed', error = :error, finished_at = :now, updated_at = :now
+SET status = 'failed', error = :error, lease_token_hash = NULL, finished_at = :now,
+    updated_at = :now
 WHERE id = :id AND status = 'claimed' AND lease_token_hash = :lease_token_hash
   AND claim_expires_at <= :now;
 

@@ -10,6 +10,17 @@ WHERE s.token_hash = :token_hash
   AND s.idle_expires_at > :now
   AND NOT u.disabled;
 
+-- name: session_is_live :scalar
+-- Returns 1 while the session opens something and its person is not disabled, else 0.
+SELECT count(*)
+FROM sessions AS s
+JOIN local_users AS u ON u.id = s.user_id
+WHERE s.id = :id
+  AND s.revoked_at IS NULL
+  AND s.expires_at > :now
+  AND s.idle_expires_at > :now
+  AND NOT u.disabled;
+
 -- name: session_insert :count
 -- Creates a session; only the hash of its token is stored.
 INSERT INTO sessions (id, user_id, token_hash, created_at, expires_at, idle_expires_at,

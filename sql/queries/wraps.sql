@@ -67,6 +67,11 @@ WHERE request_id = :request_id AND consumed_at IS NULL;
 UPDATE secret_wraps SET expires_at = :expires_at
 WHERE request_id = :request_id AND consumed_at IS NULL AND expires_at > :now;
 
+-- name: wrap_end_by :count
+-- Brings forward the end of every unspent wrap of a request that would live longer.
+UPDATE secret_wraps SET expires_at = :expires_at
+WHERE request_id = :request_id AND consumed_at IS NULL AND expires_at > :expires_at;
+
 -- name: wrap_count_unspent :scalar
 -- Returns how many wraps of a request can still be spent.
 SELECT count(*) FROM secret_wraps

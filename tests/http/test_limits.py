@@ -234,3 +234,25 @@ async def test_a_refused_creation_leaves_its_key_free(plane: Stack) -> None:
     made = await dev.post("/requests/read", READ, headers=headers)
     assert made.status_code == 201, made.text
     assert "idempotency-replayed" not in made.headers
+
+
+async def test_an_enrolment_honours_its_idempotency_key(plane: Stack, database_url: str) -> None:
+    token, other = [await plane.token(await plane.connection()) for _ in range(2)]
+    anybody = await plane.person("anybody")
+    headers = {"idempotency-key": "once"}
+    body = {"enrollment_token": token, "agent_name": "a-1"}
+    # A refused enrolment keeps neither the key nor the token.
+    bad = {**body, "provider_type": "vault"}
+    answer = await anybody.post("/agents/enroll", bad, headers=headers)
+    refused(answer, 400, "provider_type_mismatch")
+    first = await anybody.post("/agents/enroll", body, headers=headers)
+    assert first.status_code == 201, first.text
+    async with nothing_changes(database_url):
+        again = await anybody.post("/agents/enroll", body, headers=headers)
+        refused(again, 409, "idempotency_key_used")
+        changed = {**body, "agent_name": "a-2"}
+        answer = await anybody.post("/agents/enroll", changed, headers=headers)
+        refused(answer, 409, "idempotency_key_reused")
+    # The key is the token's own: another token may come with the same one.
+    body = {"enrollment_token": other, "agent_name": "a-2"}
+    assert (await anybody.post("/agents/enroll", body, headers=headers)).status_code == 201

@@ -6,8 +6,9 @@ from typing import Any
 
 import trio
 
+from sb.ops import requests
 from tests.http.test_main_job import READ
-from tests.stack import Person, Stack
+from tests.stack import Person, Stack, until
 
 MISSING = "01a20952-80b3-74ea-a5c6-4e85ee6af5ff"
 
@@ -84,3 +85,40 @@ async def test_wait_ends_when_the_process_stops(plane: Stack) -> None:
             nursery.start_soon(stop)
             answer = await dev.get(f"/requests/{request_id}?wait=25")
     assert answer.json()["status"] == "pending"
+
+
+async def test_wait_of_somebody_signed_out_or_out_of_scope_meanwhile_is_refused(
+    plane: Stack,
+) -> None:
+    await plane.connection()
+    dev = await plane.person("dev", "developer")
+    admin = await plane.person("admin", "admin")
+    request_id = await submitted(dev)
+    refusals: dict[str, tuple[int, str]] = {}
+
+    async def wait(person: Person, name: str, task_status: trio.TaskStatus[Any]) -> None:
+        task_status.started()
+        answer = await person.get(f"/requests/{request_id}?wait=25")
+        refusals[name] = (answer.status_code, answer.json()["error"])
+
+    async def both_wait() -> bool:
+        (gauge,) = plane.state.metrics.in_flight.collect()
+        return gauge.samples[0].value >= 2
+
+    leaver = await plane.person("leaver", "approver")
+    stripped = await plane.person("stripped", "approver")
+    (grant,) = (await admin.get(f"/user-roles?user_id={stripped.id}")).json()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(wait, leaver, "leaver")
+            await nursery.start(wait, stripped, "stripped")
+            await until(both_wait)
+            assert (await dev.get(f"/requests/{request_id}")).status_code == 200
+            await leaver.post("/auth/logout")
+            taken = await admin.http.delete(f"/api/v1/user-roles/{grant['id']}")
+            assert taken.status_code == 204, taken.text
+            await plane.coord.publish(requests.ended_channel(request_id))
+    assert refusals == {
+        "leaver": (401, "authentication_required"),
+        "stripped": (404, "request_not_found"),
+    }

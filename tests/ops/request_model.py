@@ -75,9 +75,11 @@ class Job:
             return self.attempts < ATTEMPTS
         return self.status == "queued" and self.run_after <= now
 
-    def requeue(self, now: datetime) -> None:
-        # The pause doubles; the specification asks for a pause and names no number.
-        self.status, self.lease, self.lease_ends = "queued", None, None
+    def requeue(self, now: datetime, *, reported: bool) -> None:
+        # The pause doubles; the specification asks for a pause and names no number. Who reported
+        # the failure may repeat it under the same lease (D5).
+        self.status, self.lease_ends = "queued", None
+        self.lease = self.lease if reported else None
         self.run_after = now + timedelta(seconds=2 ** (self.attempts - 1))
 
 
@@ -166,7 +168,8 @@ class Request:
 
     def _close(self, status: str, person: Person, action: str, now: datetime) -> None:
         self.status = status
-        self.move_ends(now + AFTER_REFUSAL, now)
+        for wrap in self.stored():
+            wrap.move_end(min(wrap.ends_at, now + AFTER_REFUSAL), now)
         self.note(person.actor, action)
 
     def runnable_at(self, now: datetime) -> bool:
@@ -233,19 +236,22 @@ class Request:
     def complete(self, lease: Lease, worker: Worker, outcome: str, now: datetime) -> Refusal:
         """A lease that lapsed may still report while nobody else has touched the job."""
         job = self._job()
-        if not self._is_mine(lease, worker) or job.status not in ("claimed", "succeeded", "failed"):
+        # A failure that was reported has put the job back; a success never does.
+        requeued = job.status == "queued" and outcome != "succeeded"
+        known = requeued or job.status in ("claimed", "succeeded", "failed")
+        if not self._is_mine(lease, worker) or not known:
             return errors.LeaseLostError
         if job.status != "claimed":
             self.note(worker.actor, "job.complete.idempotent")
         elif outcome == "retryable" and job.attempts < ATTEMPTS:
-            self._requeue(worker.actor, now)
+            self._requeue(worker.actor, now, reported=True)
         else:
             self._finish(worker, done=outcome == "succeeded", now=now)
         return None
 
-    def _requeue(self, actor: str, now: datetime) -> None:
+    def _requeue(self, actor: str, now: datetime, *, reported: bool) -> None:
         assert self.execute_before is not None
-        self._job().requeue(now)
+        self._job().requeue(now, reported=reported)
         # The life of claimed values ends with the claim; they wait as long as the job may.
         if self.kind == "patch":
             self.move_ends(self.execute_before, now)
@@ -269,9 +275,10 @@ class Request:
         """Requeue or give up the job, whose lease has lapsed; return which."""
         job = self._job()
         if job.attempts < ATTEMPTS:
-            self._requeue("system:jobs", now)
+            self._requeue("system:jobs", now, reported=False)
             return "requeued"
-        job.status = "failed"
+        # Nobody has reported an end, so nobody may repeat one.
+        job.status, job.lease = "failed", None
         self.note("system:jobs", "job.expired", "failure")
         self._end_with_job(done=False, now=now)
         return "failed"

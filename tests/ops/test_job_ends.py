@@ -150,7 +150,7 @@ def test_complete_with_a_passing_failure_requeues_with_growing_delay_then_gives_
         assert world.finish(agent, held, now, **failure) == f"jobs:{connection}"
         row = world.job(request_id)
         assert (row["status"], row["error"]) == ("queued", "provider away")
-        assert (row["claimed_by"], row["lease_token_hash"]) == (None, None)
+        assert row["claim_expires_at"] is None
         assert world.status(request_id) == "approved"
         after = now + timedelta(seconds=delay)
         assert row["run_after"] == after
@@ -163,6 +163,56 @@ def test_complete_with_a_passing_failure_requeues_with_growing_delay_then_gives_
     world.finish(agent, world.held(agent, now), now, **failure)
     assert (world.job(request_id)["status"], world.status(request_id)) == ("failed", "failed")
     assert world.request(request_id)["failure_reason"] == "provider away"
+
+
+def test_complete_with_a_passing_failure_twice_requeues_once(world: World, people: People) -> None:
+    connection = world.connection()
+    agent, other = world.agent(connection), world.agent(connection)
+    request_id = approved(world, people, "A", kind="patch")
+    held, failure = world.held(agent), {"succeeded": False, "retryable": True}
+    world.finish(agent, held, **failure)
+    kept = world.job(request_id)
+    assert world.finish(agent, held, **failure) is None
+    assert world.job(request_id) == kept
+    assert len(world.events(action="job.requeued")) == 1
+    assert len(world.events(action="job.complete.idempotent")) == 1
+    # It was a failure: neither a success, nor another agent's word, nor the lease itself is back.
+    asks = ("job.complete", f"job:{held.job.id}", "lease_lost")
+    refused(world, LeaseLostError, world.finish, agent, held, asks=asks, about=request_id)
+    with pytest.raises(LeaseLostError):
+        world.finish(other, held, **failure)
+    with pytest.raises(LeaseLostError):
+        world.post(agent, held, "A")
+    # Once it is leased again the old lease says nothing any more.
+    world.held(other, at(seconds=1))
+    with pytest.raises(LeaseLostError):
+        world.finish(agent, held, at(seconds=1), **failure)
+
+
+def test_complete_first_after_the_job_was_given_up_is_refused(world: World, people: People) -> None:
+    agent = world.agent(world.connection())
+    request_id = approved(world, people)
+    now = NOW
+    for _ in range(3):
+        held = world.held(agent, now)
+        now += LEASE
+        recover(world, now)
+        now += timedelta(seconds=4)
+    assert world.status(request_id) == "failed"
+    asks = ("job.complete", f"job:{held.job.id}", "lease_lost")
+    for succeeded in (True, False):
+        refused(
+            world,
+            LeaseLostError,
+            world.finish,
+            agent,
+            held,
+            now,
+            succeeded=succeeded,
+            asks=asks,
+            about=request_id,
+        )
+    assert (world.job(request_id)["status"], world.status(request_id)) == ("failed", "failed")
 
 
 def test_recover_requeues_a_lapsed_lease_until_no_attempt_is_left(

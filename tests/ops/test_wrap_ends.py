@@ -257,6 +257,29 @@ def test_refuse_a_patch_cuts_its_values_to_five_minutes(
     assert purge(world, at(hours=1, minutes=5)) == 1
 
 
+@pytest.mark.parametrize("how", ["reject", "cancel"])
+def test_refuse_a_patch_whose_values_end_sooner_leaves_their_end(
+    world: World, people: People, how: str
+) -> None:
+    world.connection()
+    world.rule({}, wrap_ttl_created_seconds=120)
+    (dev, approver), sooner = people, at(seconds=60)
+    request_id = world.patch(dev, "A")
+    (before,) = world.wraps_of(request_id)
+    if how == "reject":
+        world.run(
+            approvals.reject,
+            caller=approver,
+            request_id=request_id,
+            reason="no",
+            now=at(seconds=60),
+        )
+    else:
+        world.run(requests.cancel, caller=dev, request_id=request_id, now=sooner)
+    (after,) = world.wraps_of(request_id)
+    assert after["expires_at"] == before["expires_at"] == at(seconds=120)
+
+
 def test_fail_after_one_value_was_spent_ends_the_other(
     world: World, people: People, agent: AgentCaller
 ) -> None:

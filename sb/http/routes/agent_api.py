@@ -7,7 +7,9 @@ from typing import Any
 
 from sb.auth.tokens import new_token, token_hash
 from sb.clock import utc_now
+from sb.db.engine import Transaction
 from sb.http.declare import Agent, Call, Public, Reply, route
+from sb.http.idempotency import run_creating
 from sb.http.limits import RateLimit
 from sb.http.routes.agents import public_key_bytes
 from sb.ops import agents, enrollments
@@ -32,6 +34,7 @@ JOB_POLL_SECONDS = 5
     body=EnrollRequest,
     returns=EnrollResponse,
     status=201,
+    creates=True,
     limit=RateLimit("agent:enroll", 10, key="ip"),
     errors=(
         refusals.EnrollmentTokenInvalidError,
@@ -43,32 +46,42 @@ JOB_POLL_SECONDS = 5
     summary="Turn a one-time enrolment token into an agent",
 )
 async def enroll(call: Call[EnrollRequest]) -> Reply:
-    body, secret = call.body, new_token()
-    agent = await call.state.db.run(
-        enrollments.redeem,
-        token_hash=token_hash(body.enrollment_token) if body.enrollment_token else None,
-        secret_hash=token_hash(secret),
-        enrollment=enrollments.Enrollment(
-            agent_name=body.agent_name,
-            provider_type=body.provider_type,
-            cluster_name=body.cluster_name,
-            region=body.region,
-            agent_version=body.agent_version,
-            capabilities=body.capabilities,
-            public_key=public_key_bytes(body.public_key) if body.public_key else None,
-        ),
-        http_request_id=call.request_id,
-        now=utc_now(),
-    )
-    return Reply(
-        EnrollResponse(
+    token = token_hash(call.body.enrollment_token) if call.body.enrollment_token else None
+    enrollment, secret = _enrollment(call.body), new_token()
+    control_plane_key = _control_plane_keys(call)[0]
+
+    def op(tx: Transaction) -> EnrollResponse:
+        agent = enrollments.redeem(
+            tx,
+            token_hash=token,
+            secret_hash=token_hash(secret),
+            enrollment=enrollment,
+            http_request_id=call.request_id,
+            now=utc_now(),
+        )
+        return EnrollResponse(
             agent_id=agent.agent_id,
             provider_connection_id=agent.provider_connection_id or "",
             agent_token=secret,
             heartbeat_interval_seconds=HEARTBEAT_SECONDS,
             job_poll_interval_seconds=JOB_POLL_SECONDS,
-            control_plane_public_key=_control_plane_keys(call)[0],
+            control_plane_public_key=control_plane_key,
         )
+
+    # Nobody is signed in: a key belongs to the token, and without a good one none is kept.
+    actor = f"enrollment_token:{token.hex() if token else ''}"
+    return await run_creating(call, op, actor=actor, secret_response=True)
+
+
+def _enrollment(body: EnrollRequest) -> enrollments.Enrollment:
+    return enrollments.Enrollment(
+        agent_name=body.agent_name,
+        provider_type=body.provider_type,
+        cluster_name=body.cluster_name,
+        region=body.region,
+        agent_version=body.agent_version,
+        capabilities=body.capabilities,
+        public_key=public_key_bytes(body.public_key) if body.public_key else None,
     )
 
 

@@ -18,7 +18,7 @@ from sb.http.pages import Page, next_link
 from sb.http.polls import Wait, poll, wake
 from sb.ids import new_id
 from sb.kms.envelope import seal_wrap
-from sb.ops import approvals, requests, submissions
+from sb.ops import approvals, requests, sessions, submissions
 from sb.ops import errors as refusals
 from sb.secret import Secret
 from sb.threads import run_blocking
@@ -278,12 +278,18 @@ async def list_requests(call: Call[Any]) -> Reply:
     summary="Show one request, or wait up to `wait` seconds until it has ended and show it then",
 )
 async def show_request(call: Call[Any]) -> Reply:
-    request_id = call.ids["request_id"]
+    request_id, waited = call.ids["request_id"], False
+
+    def op(tx: Transaction) -> requests.Seen:
+        now = utc_now()
+        # Sessions end and grants are taken back while people wait.
+        caller = sessions.refresh(tx, caller=call.person, now=now) if waited else call.person
+        return requests.show(tx, caller=caller, request_id=request_id, now=now)
 
     async def look() -> tuple[requests.Seen, bool]:
-        seen = await call.state.db.read(
-            requests.show, caller=call.person, request_id=request_id, now=utc_now()
-        )
+        nonlocal waited
+        seen = await call.state.db.read(op)
+        waited = True
         return seen, seen.row["status"] not in requests.OPEN_IN
 
     channel = requests.ended_channel(request_id)
