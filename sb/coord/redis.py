@@ -22,6 +22,7 @@ from redis.retry import Retry
 from sb.clock import monotonic
 from sb.coord import CoordUnavailableError, Lock, RateDecision, Subscription
 from sb.coord.signals import Switchboard
+from sb.sanitize import sanitize_error
 from sb.threads import run_blocking
 
 log = logging.getLogger(__name__)
@@ -171,8 +172,10 @@ class RedisCoordinator:
                 self._switchboard.wake_all()
                 delay = RECONNECT_SECONDS[0]
                 await self._listen(pubsub, limiter)
-            except redis.RedisError:
-                log.warning("signals interrupted", extra={"fields": {"retry_seconds": delay}})
+            except redis.RedisError as problem:
+                # What the server said tells a wrong password from a dead host; no value is in it.
+                fields = {"retry_seconds": delay, "error": sanitize_error(str(problem))}
+                log.warning("signals interrupted", extra={"fields": fields})
             finally:
                 pubsub.close()
             await trio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311
