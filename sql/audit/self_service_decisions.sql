@@ -12,7 +12,8 @@ JOIN workflow_definitions AS w ON w.id = r.workflow_id
 LEFT JOIN approvals AS v ON v.request_id = r.id AND v.approver_id = r.requester_id
 WHERE r.created_at >= :'since'
   AND (v.id IS NOT NULL
-       OR (r.status IN ('approved', 'executed', 'failed')
+       -- Its job's deadline is set when a request is approved, and stays: it may have expired since.
+       OR (r.execute_before_at IS NOT NULL
            AND NOT EXISTS (SELECT 1 FROM approvals AS a
                            WHERE a.request_id = r.id AND a.decision = 'approve')))
 ORDER BY r.created_at, r.id;

@@ -4,16 +4,28 @@
 -- Run:  psql -f sql/audit/sweeper_lag.sql
 \set ON_ERROR_STOP on
 SELECT 'wraps-expired' AS task, count(*) AS overdue, now() - min(expires_at) AS oldest_delay
-FROM secret_wraps WHERE expires_at <= now()
+FROM secret_wraps AS w
+WHERE w.expires_at <= now()
+  -- A spent one stays while its request's job could still post.
+  AND (w.consumed_at IS NULL
+       OR NOT EXISTS (SELECT 1 FROM access_requests AS r
+                      WHERE r.id = w.request_id AND r.status = 'approved'))
 UNION ALL
 SELECT 'requests-expired', count(*),
        now() - min(CASE status WHEN 'pending' THEN expires_at ELSE execute_before_at END)
-FROM access_requests
+FROM access_requests AS r
 WHERE (status = 'pending' AND expires_at <= now())
-   OR (status = 'approved' AND execute_before_at <= now())
+   -- Those in an agent's hands come when its lease has lapsed.
+   OR (status = 'approved' AND execute_before_at <= now()
+       AND NOT EXISTS (SELECT 1 FROM sync_jobs AS j
+                       WHERE j.id = r.job_id AND j.status = 'claimed'
+                         AND j.claim_expires_at > now()))
 UNION ALL
 SELECT 'jobs-recovery', count(*), now() - min(claim_expires_at)
 FROM sync_jobs WHERE status = 'claimed' AND claim_expires_at <= now()
+UNION ALL
+SELECT 'idempotency-expired', count(*), now() - min(expires_at)
+FROM idempotency_keys WHERE expires_at <= now()
 UNION ALL
 SELECT 'agents-stale', count(*), now() - min(coalesce(last_seen_at, created_at))
 FROM agents

@@ -8,29 +8,34 @@ from __future__ import annotations
 import csv
 import io
 import re
-import subprocess
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 import trio
 
 from tests import servers
-from tests.cli import running
+from tests.cli.audit_files import FILES, FOLDER, declared, given, psql, rows, times
 from tests.cli.trail import Trail, new_name, sweep, tell
 from tests.conftest import TEMPLATE
-from tests.guards.source import ROOT
 
 pytestmark = pytest.mark.xdist_group("cli-audit")
 
-FOLDER = ROOT / "sql" / "audit"
-FILES = sorted(FOLDER.glob("*.sql"))
 SINCE = "2026-01-01T00:00:00Z"
-VARIABLES = {"since": SINCE, "silent_for": "5 minutes", "request_id": ""}
-READ_ONLY = {"PGOPTIONS": "-c default_transaction_read_only=on"}
-
-Rows = list[dict[str, str]]
+SOME_ID = "01a20952-80b3-74ea-a5c6-4e85ee6af5ff"
+VARIABLES = {
+    "since": SINCE,
+    "at": SINCE,
+    "silent_for": "5 minutes",
+    "request_id": SOME_ID,
+    "rule_id": SOME_ID,
+    "project_id": SOME_ID,
+    "days": "90",
+    "person": "nobody@example.com",
+}
+#: What takes any text; every other variable has a form.
+TEXTS = {"person"}
+ASKED = [(path, variable) for path in FILES for variable in sorted(declared(path))]
 
 
 @pytest.fixture(scope="module")
@@ -47,40 +52,10 @@ def trail(
     postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def psql(url: str, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["psql", "-X", "--csv", url, *arguments],
-        env=running.environment(Path("/"), **READ_ONLY),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-
-
-def rows(url: str, stem: str, **variables: str) -> Rows:
-    """Return what the file answers."""
-    given = [word for name, text in variables.items() for word in ("-v", f"{name}={text}")]
-    done = psql(url, *given, "-f", str(FOLDER / f"{stem}.sql"))
-    assert (done.returncode, done.stderr) == (0, "")
-    return list(csv.DictReader(io.StringIO(done.stdout)))
-
-
-def times(found: Rows, column: str = "occurred_at") -> list[datetime]:
-    return [datetime.fromisoformat(row[column]) for row in found]
-
-
-def declared(path: Path) -> set[str]:
-    """Return the variables that the head of the file names."""
-    head = re.search(r"^-- Variables: (.+)\.$", path.read_text(), re.MULTILINE)
-    assert head, f"{path.name} does not say which variables it takes"
-    return set(re.findall(r"(\w+) \(", head[1]))
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_file_has_a_test_of_its_rows(path: Path) -> None:
-    assert [name for name in globals() if name.startswith(f"test_{path.stem}_")]
+    tests = "".join(each.read_text() for each in Path(__file__).parent.glob("test_audit_*.py"))
+    assert f"def test_{path.stem}_" in tests
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -94,23 +69,28 @@ def test_head_of_the_file_names_its_variables_and_how_to_run_it(path: Path) -> N
     assert used <= set(VARIABLES)
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if declared(path)], ids=lambda path: path.stem
-)
-def test_file_without_its_variable_stops_and_names_it(trail: Trail, path: Path) -> None:
-    done = psql(trail.url, "-f", str(path))
+def _id(value: object) -> str:
+    return value.stem if isinstance(value, Path) else str(value)
+
+
+@pytest.mark.parametrize(("path", "variable"), ASKED, ids=_id)
+def test_file_without_its_variable_stops_and_names_it(
+    trail: Trail, path: Path, variable: str
+) -> None:
+    others = {name: VARIABLES[name] for name in declared(path) - {variable}}
+    done = psql(trail.url, *given(others), "-f", str(path))
     assert (done.returncode, done.stdout) == (3, "")
-    (variable,) = declared(path)
     assert variable in done.stderr
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if declared(path)], ids=lambda path: path.stem
-)
-def test_file_with_a_variable_that_is_none_stops(trail: Trail, path: Path) -> None:
-    (variable,) = declared(path)
+@pytest.mark.parametrize(("path", "variable"), ASKED, ids=_id)
+def test_file_with_a_variable_that_is_none_stops(trail: Trail, path: Path, variable: str) -> None:
     quote = "'; DELETE FROM sessions; --"
-    done = psql(trail.url, "-v", f"{variable}={quote}", "-f", str(path))
+    variables = {**{name: VARIABLES[name] for name in declared(path)}, variable: quote}
+    if variable in TEXTS:
+        assert rows(trail.url, path.stem, **variables) == []
+        return
+    done = psql(trail.url, *given(variables), "-f", str(path))
     assert (done.returncode, done.stdout) == (3, "")
     assert "invalid input syntax" in done.stderr
 
@@ -221,6 +201,23 @@ def test_self_service_decisions_tell_what_nobody_else_decided(trail: Trail) -> N
     assert rows(trail.url, "self_service_decisions", since="2999-01-01T00:00:00Z") == []
 
 
+def test_self_service_decisions_tell_what_nobody_approved_and_no_agent_did(
+    trail: Trail, postgres_server: servers.PostgresServer
+) -> None:
+    name = new_name()
+    postgres_server.execute(f"CREATE DATABASE {name} TEMPLATE {trail.url.rpartition('/')[2]}")
+    copy = Trail(postgres_server.url(name))
+    try:
+        copy.execute("UPDATE access_requests SET status = 'expired' WHERE status = 'executed'")
+        found = rows(copy.url, "self_service_decisions", since=SINCE)
+        assert [(row["id"], row["status"]) for row in found] == [
+            (trail.ids["own"], "expired"),
+            (trail.ids["auto"], "expired"),
+        ]
+    finally:
+        postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 def test_open_requests_by_age_tell_what_waits_for_whom(trail: Trail) -> None:
     found = rows(trail.url, "open_requests_by_age")
     assert [
@@ -269,9 +266,14 @@ def test_sweeper_lag_counts_what_is_overdue_until_it_is_swept(
             trail.ids["agent"],
             trail.ids["queued"],
         )
+        copy.execute(
+            "INSERT INTO idempotency_keys (actor, key, route, body_sha256, created_at, expires_at)"
+            " VALUES ('user:x', 'k', 'r', 'x', now(), now() - interval '4 hours')"
+        )
         before = rows(copy.url, "sweeper_lag")
         assert [(row["task"], row["overdue"], row["oldest_delay"][:5]) for row in before] == [
             ("agents-stale", "1", "01:00"),
+            ("idempotency-expired", "1", "04:00"),
             ("jobs-recovery", "1", "03:00"),
             ("requests-expired", "1", "1 day"),
             ("wraps-expired", "4", "02:00"),
@@ -280,15 +282,37 @@ def test_sweeper_lag_counts_what_is_overdue_until_it_is_swept(
         copy.execute("UPDATE sync_jobs SET claim_expires_at = now() + interval '1 minute'")
         after = rows(copy.url, "sweeper_lag")
         assert {(row["overdue"], row["oldest_delay"]) for row in after} == {("0", "")}
+        _leave_what_may_not_be_swept(copy, trail)
+        after = rows(copy.url, "sweeper_lag")
+        assert {row["overdue"] for row in after} == {"0"}
     finally:
         postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _leave_what_may_not_be_swept(copy: Trail, trail: Trail) -> None:
+    """Leave a request past its end in an agent's hands, with a spent wrap that has expired."""
+    queued = trail.ids["queued"]
+    copy.execute(
+        "UPDATE access_requests SET status = 'approved', finished_at = NULL,"
+        " execute_before_at = now() - interval '1 hour' WHERE id = %s",
+        queued,
+    )
+    copy.execute(
+        "INSERT INTO secret_wraps (id, request_id, issued_via, key_name, encrypted_value, nonce,"
+        " data_key_ciphertext, kms_key_id, algorithm, content_hmac, byte_length, created_at,"
+        " expires_at, consumed_at, consumed_by_agent)"
+        " VALUES (gen_random_uuid(), %s, 'request', 'A', '', '', '', 'k', 'AES-256-GCM-AADv1', '',"
+        " 0, now(), now() - interval '1 hour', now(), %s)",
+        queued,
+        trail.ids["agent"],
+    )
 
 
 def test_file_may_come_through_standard_input(trail: Trail) -> None:
     text = (FOLDER / "sweeper_lag.sql").read_text()
     done = psql(trail.url, stdin=text)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(list(csv.DictReader(io.StringIO(done.stdout)))) == 4
+    assert len(list(csv.DictReader(io.StringIO(done.stdout)))) == 5
 
 
 def test_trail_refuses_changes_in_the_documented_words(trail: Trail) -> None:
