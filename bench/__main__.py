@@ -10,14 +10,14 @@ import sqlite3
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import psycopg
 import trio
 
 from bench import servers
-from bench.measures import audit, chains, heartbeats, login, resting, transactions
+from bench.measures import audit, chains, governance, heartbeats, login, resting, transactions
 from bench.plan import FULL, QUICK, Plan
 from bench.plane import Plane, on_postgres, on_sqlite
 
@@ -32,8 +32,8 @@ MEASURES: dict[str, Measure] = {
     "heartbeats": heartbeats.heartbeats_per_second,
     "login": login.login,
 }
-AUDIT, DEV_START = "audit", "dev_start"
-NAMES = (DEV_START, *MEASURES, AUDIT)
+AUDIT, DEV_START, GOVERNANCE = "audit", "dev_start", "governance"
+NAMES = (DEV_START, *MEASURES, AUDIT, GOVERNANCE)
 
 
 def main() -> int:
@@ -91,7 +91,18 @@ def _run(plan: Plan, only: list[str], *, sqlite: bool) -> dict[str, Any]:
         with planes(plan, plan.audit_rows) as plane:
             _say(AUDIT)
             results[AUDIT] = trio.run(audit.audit_queries, plane)
+    if GOVERNANCE in only:
+        results[GOVERNANCE] = _governance(plan, sqlite=sqlite)
     return results
+
+
+def _governance(plan: Plan, *, sqlite: bool) -> dict[str, Any]:
+    if sqlite:
+        return {"skipped": "its goals are about Postgres, on which large organisations run"}
+    _say("starting the product for a large organisation")
+    with on_postgres(replace(plan, agents=0), 0) as plane:
+        _say(GOVERNANCE)
+        return trio.run(governance.governance, plane)
 
 
 def _missed(found: dict[str, Any], path: str = "") -> Any:

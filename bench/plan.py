@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from bench.organisation import Sizes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,9 @@ class Plan:
     audit_page: int = 1000
     idle_seconds: int = 30
     transactions: int = 2000
+    organisation: Sizes = field(default_factory=Sizes)
+    #: Three runs of these; some of them by people with limits of their own.
+    governance_samples: int = 200
 
 
 FULL = Plan()
@@ -49,4 +54,6 @@ QUICK = Plan(
     audit_page=10,
     idle_seconds=1,
     transactions=50,
+    organisation=Sizes(users=60, teams=40, projects=50, grants=200, rules=100, requests=500),
+    governance_samples=3,
 )

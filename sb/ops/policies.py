@@ -78,12 +78,27 @@ def first_match(
     tx: Transaction, *, scope: PolicyScope, without_id: str | None = None
 ) -> Mapping[str, Any] | None:
     """Return the rule that governs this scope, as if the one without which to look were gone."""
-    return tx.one(
-        "policy_find_first_match",
+    rows = candidates(tx, scope=scope, limit=1, winning=True, without_id=without_id)
+    return rows[0] if rows else None
+
+
+def candidates(
+    tx: Transaction,
+    *,
+    scope: PolicyScope,
+    limit: int,
+    winning: bool = False,
+    without_id: str | None = None,
+) -> list[Mapping[str, Any]]:
+    """Return the enabled rules that match this scope, first winner first, or those that may win."""
+    return tx.many(
+        "policy_list_candidates",
         project_id=scope.project_id,
         secret_ref=scope.secret_ref,
         facts=facts_of(scope),
+        winning=winning,
         without_id=without_id,
+        limit=limit,
     )
 
 

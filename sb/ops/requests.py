@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from sb.auth.access import GLOBAL, Resource, allowed, covering_roles, visibility
 from sb.db.engine import Transaction
 from sb.errors import Denial, PermissionDeniedError
-from sb.ops import audit
+from sb.ops import arrays, audit
+from sb.ops.arrays import array
 from sb.ops.callers import Caller
 from sb.ops.errors import (
     NotTheRequesterError,
@@ -29,6 +30,19 @@ OPEN_IN = ("pending", "approved")
 _WHOLE = ({"team_ids"}, {"project_id"})
 #: With more projects than these in sight, scopes are compared row by row.
 MAX_LISTED_PROJECTS = 5000
+#: With more paths than these below the prefixes in sight, prefixes are compared row by row.
+MAX_LISTED_REFS = 200
+#: So much of a path is in the index.
+REF_HEAD = 255
+#: What says most about where a grant that covers no project whole may lead, most first.
+_TELLING = (
+    "environment_id",
+    "project_id",
+    "team_ids",
+    "secret_ref_prefix",
+    "cluster",
+    "provider",
+)
 #: How long unspent wraps of a rejected or cancelled request stay before the sweep may take them.
 WRAPS_AFTER_REFUSAL = timedelta(minutes=5)
 
@@ -118,17 +132,38 @@ def _in_sight(tx: Transaction, *, caller: Caller, undecided: bool) -> dict[str, 
     # Grants for projects or teams as a whole become lists of projects, which the indexes serve.
     whole = [scope for scope in scopes if scope.keys() - {"role_id"} in _WHOLE]
     partial = [scope for scope in scopes if scope not in whole and len(scope) > 1]
-    anywhere = any("project_id" not in s and "team_ids" not in s for s in partial)
     projects = _projects(tx, whole)
-    reach = None if anywhere else _projects(tx, partial)
+    within = _within(tx, partial)
     role_ids = {grant.role_id for grant in grants}
     return {
+        **within,
         "everything": any(len(scope) == 1 for scope in scopes),
-        "projects": _id_list(projects or []),
+        "projects": array(projects or []),
         "narrow": bool(partial) or projects is None,
-        "reach": None if projects is None or reach is None else _id_list(reach),
+        "anywhere": projects is None or within["anywhere"],
         "scopes": scopes,
         "sole_role_id": role_ids.pop() if len(role_ids) == 1 else None,
+    }
+
+
+def _within(tx: Transaction, scopes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return lists one of which has whatever is in one of the scopes, unless it can be anywhere."""
+    by_key: dict[str, list[dict[str, Any]]] = {key: [] for key in _TELLING}
+    for scope in scopes:
+        by_key[next(key for key in _TELLING if key in scope)].append(scope)
+    values = {key: {s[key] for s in by_key[key]} for key in _TELLING if key != "team_ids"}
+    reach = _projects(tx, by_key["project_id"] + by_key["team_ids"])
+    prefixes, clusters = values["secret_ref_prefix"], values["cluster"]
+    providers = values["provider"]
+    refs = _refs(tx, prefixes)
+    return {
+        "anywhere": reach is None or not arrays.fits(prefixes | clusters | providers),
+        "reach": array(reach or []),
+        "environments": array(values["environment_id"]),
+        "refs": array(refs or []),
+        "prefixes": array(prefixes) if prefixes and refs is None else None,
+        "clusters": array(clusters) if clusters else None,
+        "providers": array(providers) if providers else None,
     }
 
 
@@ -138,15 +173,22 @@ def _projects(tx: Transaction, scopes: list[dict[str, Any]]) -> list[str] | None
         return []
     rows = tx.many(
         "request_list_projects",
-        project_ids=_id_list(s["project_id"] for s in scopes if "project_id" in s),
-        team_ids=_id_list({team for s in scopes for team in s.get("team_ids", ())}),
+        project_ids=array(s["project_id"] for s in scopes if "project_id" in s),
+        team_ids=array({team for s in scopes for team in s.get("team_ids", ())}),
     )
     return None if len(rows) > MAX_LISTED_PROJECTS else [row["id"] for row in rows]
 
 
-def _id_list(ids: Iterable[str]) -> str:
-    """Return ids as Postgres writes an array: a constant, read once and planned with."""
-    return "{" + ",".join(sorted(ids)) + "}"
+def _refs(tx: Transaction, prefixes: set[str]) -> list[str] | None:
+    """Return how the paths of requests in sight of the prefixes begin, if not many."""
+    heads = sorted({prefix[:REF_HEAD] for prefix in prefixes})
+    most = MAX_LISTED_REFS // max(1, len(heads))
+    if not heads or most == 0:
+        return None
+    rows = tx.many("request_list_refs", prefixes=heads, most=most)
+    refs = {row["ref"] for row in rows}
+    few = all(row["place"] <= most for row in rows) and arrays.fits(refs)
+    return sorted(refs) if few else None
 
 
 def cancel(tx: Transaction, *, caller: Caller, request_id: str, now: datetime) -> Seen:
@@ -174,8 +216,8 @@ def cancel(tx: Transaction, *, caller: Caller, request_id: str, now: datetime) -
 def lock_visible(tx: Transaction, *, caller: Caller, request_id: str) -> Mapping[str, Any]:
     """Hold the request until the transaction ends and return it, or refuse as not found."""
     # The lock serialises votes, cancels and expiry, so the read below stays true until commit.
-    if tx.one("request_lock", id=request_id) is None:
-        raise RequestNotFoundError
+    # What is not there is looked for as long as what the caller may not see.
+    tx.one("request_lock", id=request_id)
     return find_visible(tx, caller=caller, request_id=request_id)
 
 

@@ -55,6 +55,36 @@ def test_bench_quick_on_sqlite_prints_one_document() -> None:
     assert chains["rate"]["goal"] == ">= 25"
 
 
+def test_bench_quick_of_governance_prints_every_goal() -> None:
+    done = bench("--quick", "--only", "governance")
+
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["sizes"]["organisation"]["projects"] == 50
+    found = document["measures"]["governance"]
+    goals = {
+        name: found[name]["p99"]["goal"]
+        for name in ("permission_check", "policy_decision", "explain_http")
+    }
+    assert goals == {
+        "permission_check": "<= 5",
+        "policy_decision": "<= 10",
+        "explain_http": "<= 50",
+    }
+    assert {queue["p99"]["goal"] for queue in found["queue"].values()} == {"<= 30"}
+    assert {"root_team", "project", "prefix", "everywhere"} <= set(found["queue"])
+    for measured in metrics(found):
+        assert set(measured) == METRIC
+        assert measured["value"] > 0
+
+
+def test_bench_of_governance_on_sqlite_says_why_not() -> None:
+    done = bench("--quick", "--sqlite", "--only", "governance")
+
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["measures"]["governance"]) == {"skipped"}
+
+
 def test_bench_with_an_unknown_measure_is_refused() -> None:
     done = bench("--quick", "--only", "nothing")
     assert (done.returncode, done.stdout) == (2, "")

@@ -24,7 +24,7 @@ def add_user(tx: Transaction, email: str, user_id: str | None = None) -> str:
 
 def lock_until_now(tx: Transaction, user_id: str) -> int:
     """Change the account, which locks its row until the transaction ends."""
-    return tx.count("user_lock", id=user_id, locked_until=utc_now(), now=utc_now())
+    return tx.count("user_lock", id=user_id, locked_until=utc_now())
 
 
 def is_there(tx: Transaction, email: str) -> bool:

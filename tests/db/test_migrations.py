@@ -19,6 +19,8 @@ from sb.db.sqlfiles import sql_root
 from tests.db import raw
 
 NEXT = "CREATE TABLE later (id integer);\nINSERT INTO later (id) VALUES (1);\n"
+#: The number of the newest migration there is.
+LATEST = len([*(sql_root() / "migrations" / "sqlite").iterdir()])
 FAILING = "CREATE TABLE later (id integer);\nINSERT INTO nowhere (id) VALUES (1);\n"
 
 
@@ -41,7 +43,7 @@ def version(url: str, root: Path | None = None) -> int:
         return db.schema_version_sync()
 
 
-def add(root: Path, text: str, name: str = "0002_later.sql") -> None:
+def add(root: Path, text: str, name: str = f"{LATEST + 1:04}_later.sql") -> None:
     for dialect in ("postgres", "sqlite"):
         (root / "migrations" / dialect / name).write_text(text)
 
@@ -83,7 +85,7 @@ def test_migrate_applies_only_what_is_missing(database_url: str, sql_copy: Path)
 
     assert migrate(database_url, sql_copy) == ["later"]
 
-    assert version(database_url, sql_copy) == 2
+    assert version(database_url, sql_copy) == LATEST + 1
     assert raw.rows(database_url, "SELECT id FROM later") == [(1,)]
 
 
@@ -104,11 +106,13 @@ def test_a_database_newer_than_the_code_is_refused(database_url: str, sql_copy: 
     add(sql_copy, NEXT)
     migrate(database_url, sql_copy)
 
-    with pytest.raises(SchemaError, match=r"at migration 2 \(later\).*run the newer release"):
+    with pytest.raises(
+        SchemaError, match=rf"at migration {LATEST + 1} \(later\).*run the newer release"
+    ):
         migrate(database_url)
 
     assert raw.rows(database_url, "SELECT id FROM later") == [(1,)]
-    assert version(database_url) == 2
+    assert version(database_url) == LATEST + 1
 
 
 def test_a_failing_migration_leaves_nothing_and_can_be_tried_again(
@@ -119,7 +123,7 @@ def test_a_failing_migration_leaves_nothing_and_can_be_tried_again(
     with pytest.raises(Exception, match="nowhere"):
         migrate(database_url, sql_copy)
 
-    assert version(database_url, sql_copy) == 1
+    assert version(database_url, sql_copy) == LATEST
     assert "later" not in raw.tables(database_url)
 
     add(sql_copy, NEXT)
@@ -131,13 +135,14 @@ def test_a_migration_that_cannot_be_recorded_leaves_nothing(
     database_url: str, sql_copy: Path
 ) -> None:
     # Statement and record stand or fall together, also where the statements alone went well.
-    taken = "INSERT INTO schema_migrations VALUES (2, 'x', 'x', '2026-01-01T00:00:00Z');\n"
+    record = f"({LATEST + 1}, 'x', 'x', '2026-01-01T00:00:00Z')"
+    taken = f"INSERT INTO schema_migrations VALUES {record};\n"
     add(sql_copy, NEXT + taken)
 
     with pytest.raises(Exception, match=r"(?i)unique"):
         migrate(database_url, sql_copy)
 
-    assert version(database_url, sql_copy) == 1
+    assert version(database_url, sql_copy) == LATEST
     assert "later" not in raw.tables(database_url)
 
 
@@ -163,7 +168,14 @@ def test_migrating_leaves_no_long_timeouts_behind(postgres_url: str, sql_copy: P
 
 
 @pytest.mark.parametrize(
-    "name", ["0003_gap.sql", "0001_twice.sql", "2_short.sql", "0002-dash.sql", "0002_Big.sql"]
+    "name",
+    [
+        f"{LATEST + 2:04}_gap.sql",
+        f"{LATEST:04}_twice.sql",
+        f"{LATEST + 1}_short.sql",
+        f"{LATEST + 1:04}-dash.sql",
+        f"{LATEST + 1:04}_Big.sql",
+    ],
 )
 def test_a_badly_numbered_or_named_file_is_refused(
     sqlite_url: str, sql_copy: Path, name: str

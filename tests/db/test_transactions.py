@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import trio
 
-from sb.clock import utc_now
 from sb.db.engine import POOL_WAIT_SECONDS, Database, Transaction
 from sb.errors import DatabaseBusyError, DatabaseUnavailableError, NotFoundError, SbError
 from sb.ids import new_id
@@ -76,7 +75,7 @@ def test_values_come_back_as_they_went_in(db: Database) -> None:
     user_id = db.run_sync(add_user, "ünï@example.com")
 
     def op(tx: Transaction) -> Any:
-        tx.count("user_lock", id=user_id, locked_until=moment, now=utc_now())
+        tx.count("user_lock", id=user_id, locked_until=moment)
         return tx.one("user_find", id=user_id), tx.one("role_find_by_name", name="admin")
 
     user, role = db.run_sync(op)

@@ -82,12 +82,7 @@ def check_agreement(
             for rule_id, selector in zip(ids, selectors, strict=True)
             if policies.matches(selector, scope)
         ]
-        facts = {
-            "project_id": scope.project_id,
-            "secret_ref": scope.secret_ref,
-            "facts": policies.facts_of(scope),
-        }
-        found = tx.many("policy_list_candidates", **facts, limit=200)
+        found = policies.candidates(tx, scope=scope, limit=200)
         assert [row["id"] for row in found] == sorted(expected)
         first = policies.first_match(tx, scope=scope)
         assert (first and first["id"]) == (min(expected) if expected else None)
@@ -108,6 +103,14 @@ def test_match_of_random_rules_in_sql_agrees_with_the_pure_function(
         check_agreement(db, workflow_id, selectors, scope)
 
     run()
+
+
+def test_match_of_long_prefixes_looks_at_all_of_them(db: Database, world: World) -> None:
+    # Longer than what the index keeps of a prefix, and longer than the path.
+    long, other = "é" * 70 + "/", "é" * 69 + "/"
+    selectors = [{"secret_ref_prefix": value} for value in (long, other, long[:60], long * 2)]
+    scope = policies.PolicyScope(operation="read", provider_type="vault", secret_ref=f"{long}a")
+    check_agreement(db, world.workflow(), selectors, scope)
 
 
 def test_decide_orders_by_priority_then_anchor_then_distance_then_age(

@@ -185,6 +185,46 @@ def test_list_as_a_global_approver_shows_requests_without_a_project(
     assert queue(world, prefix) == [bound]
 
 
+@pytest.mark.parametrize(
+    "prefix", ['qu"ote', "back\\slash", "{brace,", "É%_", "line\nbreak", "NULL", " "]
+)
+def test_list_by_prefix_takes_every_character_for_itself(
+    world: World, tree: Tree, prefix: str
+) -> None:
+    within = [tree.ask("leaf", target_secret_ref=f"{prefix}{rest}") for rest in ("", "/x")]
+    tree.ask("leaf", target_secret_ref="other")
+    tree.ask("leaf", target_secret_ref=prefix[:-1] or "x")
+    approver = world.person("approver", "approver", {"secret_ref_prefix": prefix})
+    assert [seen.row["id"] for seen in listed(world, approver)] == within[::-1]
+    assert queue(world, approver) == within[::-1]
+    assert [s.row["id"] for s in listed(world, approver, limit=1)] == within[1:]
+
+
+def test_list_by_prefix_knows_long_paths_to_their_end(world: World, tree: Tree) -> None:
+    # Longer than an entry of an index may be, and nothing in it that could be pressed together.
+    long = "".join(chr(0x4E00 + number * 7919 % 20_000) for number in range(1020))
+    within = [tree.ask("leaf", target_secret_ref=f"{long}{rest}") for rest in ("/a", "/b")]
+    tree.ask("leaf", target_secret_ref=f"{long[:600]}/c")
+    approver = world.person("approver", "approver", {"secret_ref_prefix": f"{long}/"})
+    assert [seen.row["id"] for seen in listed(world, approver)] == within[::-1]
+    first = world.person("first", "approver", {"secret_ref_prefix": f"{long}/a"})
+    assert [seen.row["id"] for seen in listed(world, first)] == within[:1]
+
+
+def test_list_by_prefix_shows_all_requests_however_many_paths_there_are(
+    world: World, tree: Tree
+) -> None:
+    approver = world.person("approver", "approver", {"secret_ref_prefix": "many/"})
+    made = []
+    for number in range(requests.MAX_LISTED_REFS + 2):
+        made.append(tree.ask("leaf", target_secret_ref=f"many/{number}"))
+        if number == 0 or number + 1 >= requests.MAX_LISTED_REFS:
+            found = [seen.row["id"] for seen in listed(world, approver, limit=500)]
+            assert found == made[::-1]
+    tree.ask("leaf", target_secret_ref="many")
+    assert len(listed(world, approver, limit=500)) == len(made)
+
+
 SCOPE_KEYS = ("team_id", "project_id", "environment_id", "secret_ref_prefix", "provider", "cluster")
 PLACES = ("top", "middle", "leaf", "beside")
 SCOPES = st.lists(st.sampled_from(SCOPE_KEYS), max_size=3, unique=True).flatmap(

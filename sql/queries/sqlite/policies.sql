@@ -1,50 +1,7 @@
--- name: policy_find_first_match :one
--- Returns the enabled rule that governs a request with these facts, or no row: the first by priority, then
--- project before team before platform, the nearest team, age; never one whose workflow is disabled.
--- Facts are a JSON object of what is known; a selector that says more, or otherwise, does not match.
-WITH RECURSIVE lineage (team_id, distance) AS (
-  SELECT p.team_id, 0 FROM projects AS p WHERE p.id = :project_id AND p.team_id IS NOT NULL
-  UNION
-  SELECT t.parent_team_id, l.distance + 1
-  FROM lineage AS l
-  JOIN teams AS t ON t.id = l.team_id
-  WHERE t.parent_team_id IS NOT NULL AND l.distance < 100000
-), candidates AS (
-  SELECT r.id, r.name, r.selector, r.workflow_id, r.priority, r.direct_reveal_allowed,
-         r.requires_mfa, r.reveal_ttl_seconds, r.project_id, r.team_id, r.created_at, 0 AS depth
-  FROM policy_rules AS r
-  WHERE r.enabled AND r.project_id = :project_id
-  UNION ALL
-  SELECT r.id, r.name, r.selector, r.workflow_id, r.priority, r.direct_reveal_allowed,
-         r.requires_mfa, r.reveal_ttl_seconds, r.project_id, r.team_id, r.created_at,
-         1 + l.distance AS depth
-  FROM lineage AS l
-  JOIN policy_rules AS r ON r.team_id = l.team_id
-  WHERE r.enabled
-  UNION ALL
-  SELECT r.id, r.name, r.selector, r.workflow_id, r.priority, r.direct_reveal_allowed,
-         r.requires_mfa, r.reveal_ttl_seconds, r.project_id, r.team_id, r.created_at, 1000 AS depth
-  FROM policy_rules AS r
-  WHERE r.enabled AND r.project_id IS NULL AND r.team_id IS NULL
-)
-SELECT c.id, c.name, c.selector, c.workflow_id, c.priority, c.direct_reveal_allowed, c.requires_mfa,
-       c.reveal_ttl_seconds, c.project_id, c.team_id, c.created_at, c.depth
-FROM candidates AS c
-JOIN workflow_definitions AS w ON w.id = c.workflow_id AND w.enabled
-WHERE (:without_id IS NULL OR c.id <> :without_id)
-  AND NOT EXISTS (
-    SELECT 1 FROM json_each(c.selector) AS s
-    WHERE s.type <> 'text' OR s.value = ''
-       OR NOT CASE s.key
-            WHEN 'secret_ref_prefix' THEN substr(:secret_ref, 1, length(s.value)) = s.value
-            ELSE EXISTS (SELECT 1 FROM json_each(:facts) AS f
-                         WHERE f.key = s.key AND f.value = s.value) END)
-ORDER BY c.priority DESC, c.depth, c.created_at, c.id
-LIMIT 1;
-
 -- name: policy_list_candidates :many
--- Returns the enabled rules that match these facts, first winner first, and how many there are: those whose
--- workflow is disabled too, which never win.
+-- Returns the enabled rules that match these facts, first winner first, and how many there are: by priority, then
+-- project before team before platform, the nearest team, age. Those whose workflow is disabled never win and are
+-- left out if only what may win is asked for.
 -- Facts are a JSON object of what is known; a selector that says more, or otherwise, does not match.
 WITH RECURSIVE lineage (team_id, distance) AS (
   SELECT p.team_id, 0 FROM projects AS p WHERE p.id = :project_id AND p.team_id IS NOT NULL
@@ -60,7 +17,7 @@ WITH RECURSIVE lineage (team_id, distance) AS (
   WHERE r.enabled AND r.project_id = :project_id
   UNION ALL
   SELECT r.id, r.name, r.selector, r.workflow_id, r.priority, r.direct_reveal_allowed,
-         r.requires_mfa, r.reveal_ttl_seconds, r.project_id, r.team_id, r.created_at,
+         r.requires_mfa, r.reveal_ttl_seconds, r.project_id, r.team_id, r.created_at, 
          1 + l.distance AS depth
   FROM lineage AS l
   JOIN policy_rules AS r ON r.team_id = l.team_id
@@ -70,14 +27,20 @@ WITH RECURSIVE lineage (team_id, distance) AS (
          r.requires_mfa, r.reveal_ttl_seconds, r.project_id, r.team_id, r.created_at, 1000 AS depth
   FROM policy_rules AS r
   WHERE r.enabled AND r.project_id IS NULL AND r.team_id IS NULL
+    -- What the index keeps of a selector; whether it matches is decided below.
+    AND substr(coalesce(r.selector ->> 'project_id', ''), 1, 36) IN ('', :project_id)
+    AND substr(coalesce(r.selector ->> 'secret_ref_prefix', ''), 1, 60)
+        = substr(:secret_ref, 1, min(60, length(coalesce(r.selector ->> 'secret_ref_prefix', ''))))
 )
 SELECT c.id, c.name, c.selector, c.workflow_id, c.priority, c.direct_reveal_allowed, c.requires_mfa,
        c.reveal_ttl_seconds, c.project_id, c.team_id, c.created_at, c.depth,
-       w.name AS workflow_name, w.enabled, o.team_id AS project_team_id, count(*) OVER () AS total
+       w.name AS workflow_name, w.enabled, count(*) OVER () AS total,
+       (SELECT o.team_id FROM projects AS o WHERE o.id = c.project_id) AS project_team_id
 FROM candidates AS c
 JOIN workflow_definitions AS w ON w.id = c.workflow_id
-LEFT JOIN projects AS o ON o.id = c.project_id
-WHERE NOT EXISTS (
+WHERE (w.enabled OR NOT :winning)
+  AND (:without_id IS NULL OR c.id <> :without_id)
+  AND NOT EXISTS (
     SELECT 1 FROM json_each(c.selector) AS s
     WHERE s.type <> 'text' OR s.value = ''
        OR NOT CASE s.key
