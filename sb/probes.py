@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +26,24 @@ MAX_BYTES: Final = 16 * 1024
 JSON: Final = "application/json"
 
 
+class CannotListenError(OSError):
+    """An address cannot be listened on; the message names it and what sets it."""
+
+
+@contextmanager
+def listening_on(address: str, setting: str) -> Iterator[None]:
+    """Let what the system says about the address while the block opens it be a sentence."""
+    try:
+        yield
+    except* OSError as group:
+        problem: BaseException = group
+        while isinstance(problem, BaseExceptionGroup):
+            problem = problem.exceptions[0]
+        reason = getattr(problem, "strerror", None) or type(problem).__name__
+        msg = f"cannot listen on {address} ({reason}): name another address with {setting}"
+        raise CannotListenError(msg) from None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
     status: int
@@ -41,10 +60,14 @@ async def serve_probes(
     checks: Mapping[str, Check],
     registry: CollectorRegistry,
     *,
+    setting: str,
     phase: Phase = _no_phase,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer probes on the address until cancelled; started with the port."""
+    """Answer probes on the address until cancelled; started with the port.
+
+    Raises CannotListenError, which names the setting of the address, where it cannot listen.
+    """
     host, _, port = address.rpartition(":")
 
     def respond(path: str) -> _Answer:
@@ -62,7 +85,8 @@ async def serve_probes(
         finally:
             await trio.aclose_forcefully(stream)
 
-    listeners = await trio.open_tcp_listeners(int(port), host=host.strip("[]") or None)
+    with listening_on(address, setting):
+        listeners = await trio.open_tcp_listeners(int(port), host=host.strip("[]") or None)
     bound: int = listeners[0].socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
         await nursery.start(trio.serve_listeners, handle, listeners)

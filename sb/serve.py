@@ -30,7 +30,7 @@ from sb.metrics import HttpMetrics, new_registry
 from sb.ops import bootstrap
 from sb.ops.errors import CONSTRAINT_ERRORS
 from sb.ops.sessions import SessionRules
-from sb.probes import serve_probes
+from sb.probes import listening_on, serve_probes
 from sb.secret import Secret
 from sb.settings import ApiSettings, ProcessSettings, listening
 from sb.threads import run_blocking
@@ -56,7 +56,8 @@ async def run(
         async with trio.open_nursery() as nursery:
             if settings.api_metrics_addr is not None:
                 address = listening(settings.api_metrics_addr)
-                await nursery.start(serve_probes, address, {}, registry)
+                metrics = partial(serve_probes, setting="API_METRICS_ADDR")
+                await nursery.start(metrics, address, {}, registry)
             await serve(
                 create_app(state),
                 settings.address,
@@ -130,11 +131,13 @@ def build_state(
             idle=settings.sb_session_idle_ttl,
             lock_threshold=settings.sb_lockout_threshold,
             lock_for=settings.sb_lockout_duration,
+            temporary_password=settings.sb_temporary_password_ttl,
         ),
         rate_limits={
             "auth:login": settings.sb_rate_login,
             "wrap:retrieve": settings.sb_rate_wrap_retrieve,
             "agent:heartbeat": settings.sb_rate_heartbeat,
+            "audit:denials": settings.sb_rate_audit_denials,
         },
         allow_direct_mint=settings.sb_allow_direct_agent_mint,
         secure_cookies=settings.sb_env != "dev",
@@ -171,9 +174,10 @@ async def serve(
     state: AppState,
     settings: ApiSettings,
     stop: trio.Event,
+    setting: str = "API_ADDR",
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve on the address until `stop`, then drain.
+    """Serve on the address until `stop`, then drain; `setting` is what names the address.
 
     Readiness turns to `draining` at once; for the delay calls are still taken, so that whoever
     balances the load notices first. Then long polls end and calls under way have the grace.
@@ -192,7 +196,8 @@ async def serve(
             _config(address, settings),
             shutdown_trigger=drained,
         )
-        urls: list[str] = await nursery.start(serving)
+        with listening_on(address, setting):
+            urls: list[str] = await nursery.start(serving)
         log.info("listening", extra={"fields": {"url": urls[0]}})
         task_status.started(urls[0])
 

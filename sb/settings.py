@@ -17,6 +17,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from sb.ids import is_id
 from sb.kms.local import LocalKeyRing
 from sb.secret import Secret
 
@@ -29,6 +30,9 @@ KEY_RING = ("sb_wrap_master_keys", "sb_wrap_master_key")
 _NUMBER = r"(\d{1,9}(?:\.\d{1,9})?)"
 _DURATION = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m(?!s))?(?:{_NUMBER}s)?(?:{_NUMBER}ms)?")
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]*):(\d{1,5})")
+#: The host of a URL behind its scheme; a password may hold anything but an @.
+_HOST = re.compile(r"(?:[^:/]*(?::[^@]*)?@)?([^/?]*)")
+_NO_PORT = re.compile(r":(?!\d{1,5}$)[^:\]]*$")
 
 
 class SettingsError(Exception):
@@ -75,12 +79,33 @@ def parse_networks(text: Any) -> Any:
 
 def _scheme(*known: str) -> AfterValidator:
     def check(url: SecretStr) -> SecretStr:
-        if url.get_secret_value().partition("://")[0] not in known:
+        scheme, separator, rest = url.get_secret_value().partition("://")
+        if not separator or scheme not in known:
             msg = "write a URL that begins with " + " or ".join(f"{name}://" for name in known)
+            raise ValueError(msg)
+        host = _HOST.match(rest)
+        if host is not None and _NO_PORT.search(host[1]):
+            msg = "the port is not a number"
             raise ValueError(msg)
         return url
 
     return AfterValidator(check)
+
+
+def _check_sqlite_path(url: SecretStr) -> SecretStr:
+    """Refuse SQLite without a file: its data would end with each of the pool's connections."""
+    scheme, _, rest = url.get_secret_value().partition("://")
+    if scheme != "sqlite":
+        return url
+    path, _, options = rest.partition("?")
+    in_memory = ":memory:" in path or "mode=memory" in options
+    if not path.startswith("/") or path.endswith("/") or in_memory:
+        msg = (
+            "SQLite needs a file to keep the data in: sqlite:///bridge.db is one in the current "
+            "directory, sqlite:////var/lib/bridge.db has a full path"
+        )
+        raise ValueError(msg)
+    return url
 
 
 def _check_address(text: str) -> str:
@@ -104,10 +129,23 @@ def _positive(span: timedelta) -> timedelta:
     return span
 
 
+def _check_id(text: str) -> str:
+    text = text.lower()
+    if not is_id(text):
+        msg = "write the id of an account, a UUID"
+        raise ValueError(msg)
+    return text
+
+
+Id = Annotated[str, AfterValidator(_check_id)]
 Delay = Annotated[timedelta, BeforeValidator(parse_duration)]
 Duration = Annotated[Delay, AfterValidator(_positive)]
 Address = Annotated[str, AfterValidator(_check_address)]
-DatabaseUrl = Annotated[SecretStr, _scheme("postgresql", "postgres", "sqlite")]
+DatabaseUrl = Annotated[
+    SecretStr,
+    _scheme("postgresql", "postgres", "sqlite"),
+    AfterValidator(_check_sqlite_path),
+]
 RedisUrl = Annotated[SecretStr, _scheme("redis", "rediss", "unix")]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(parse_networks)]
 Bool = Annotated[bool, BeforeValidator(parse_bool)]
@@ -175,9 +213,9 @@ class ApiSettings(ProcessSettings):
     sb_wrap_master_key: SecretStr | None = None
     sb_wrap_master_keys: SecretStr | None = None
     sb_allow_local_kms: Bool = False
-    sb_bootstrap_admin_email: str | None = None
+    sb_bootstrap_admin_email: str | None = Field(default=None, pattern=r"\S")
     sb_bootstrap_admin_password: SecretStr | None = None
-    sb_bootstrap_admin_user_id: str | None = None
+    sb_bootstrap_admin_user_id: Id | None = None
     sb_allow_direct_agent_mint: Bool = False
     sb_public_origin: str | None = Field(default=None, pattern=r"^https?://[^/]+$")
     sb_trusted_proxies: Networks = ()
@@ -185,9 +223,11 @@ class ApiSettings(ProcessSettings):
     sb_session_idle_ttl: Duration = timedelta(minutes=30)
     sb_lockout_threshold: int = Field(default=5, ge=1, le=1000)
     sb_lockout_duration: Duration = timedelta(minutes=15)
+    sb_temporary_password_ttl: Duration = timedelta(hours=72)
     sb_rate_login: int = Field(default=30, ge=1)
     sb_rate_wrap_retrieve: int = Field(default=20, ge=1)
     sb_rate_heartbeat: int = Field(default=6, ge=1)
+    sb_rate_audit_denials: int = Field(default=120, ge=1)
 
     @classmethod
     def contradictions(cls, given: Mapping[str, str]) -> Iterator[str]:
@@ -208,6 +248,9 @@ class ApiSettings(ProcessSettings):
             )
         if ("sb_bootstrap_admin_email" in given) != ("sb_bootstrap_admin_password" in given):
             yield "SB_BOOTSTRAP_ADMIN_EMAIL and SB_BOOTSTRAP_ADMIN_PASSWORD go together"
+        metrics = given.get("api_metrics_addr", "")
+        if metrics == given.get("api_addr", ":8080") and not metrics.endswith(":0"):
+            yield "API_METRICS_ADDR: is the same as API_ADDR; leave it out to serve metrics there"
 
     @property
     def master_keys(self) -> str:

@@ -53,7 +53,7 @@ async def run(
     async with open_http(settings) as http, trio.open_nursery() as probes:
         if settings.local_addr:
             checks = {"control_plane": condition.is_alive}
-            serve = partial(serve_probes, phase=condition.phase)
+            serve = partial(serve_probes, setting="SB_LOCAL_ADDR", phase=condition.phase)
             await probes.start(serve, settings.local_addr, checks, registry)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_work, settings, http, provider, condition, metrics, task_status)

@@ -51,12 +51,22 @@ async def resolve(settings: AgentSettings, http: httpx.AsyncClient, keys: AgentK
     if found is not None:
         return found
     if not settings.enrollment_enabled or settings.enrollment_token is None:
-        msg = (
-            "no identity: set SB_AGENT_ID and SB_AGENT_SECRET, provide "
-            f"{settings.identity_file}, or give SB_ENROLLMENT_TOKEN for a first start"
-        )
-        raise IdentityError(msg)
+        raise IdentityError(no_identity(settings.identity_file))
     return await _enroll(settings, http, keys, settings.enrollment_token)
+
+
+def no_identity(path: Path) -> str:
+    """Return what to say where the agent has no identity and no way to get one."""
+    return (
+        f"no identity: set SB_AGENT_ID and SB_AGENT_SECRET, provide {path}, or give "
+        "SB_ENROLLMENT_TOKEN for a first start"
+    )
+
+
+def look(path: Path, *, needs_secret: bool) -> bool:
+    """Tell whether the file holds an identity; IdentityError where it is damaged or is half one."""
+    found = _from_file(path) if needs_secret else _load(path)
+    return found is not None
 
 
 def pin(settings: AgentSettings, who: Identity, offered: ControlPlaneKey) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import tempfile
 from pathlib import Path
 
@@ -40,6 +41,45 @@ def create(path: Path, content: bytes) -> bool:
 def check_writable(path: Path) -> None:
     """Return when a file could be written there; OSError otherwise."""
     _write_beside(path, b"").unlink()
+
+
+def unusable(path: Path, *, size: int | None = None) -> str | None:
+    """Return why a file can neither be used nor made there, or None; nothing is made.
+
+    A file that exists has to have the size.
+    """
+    try:
+        if path.exists():
+            return _unreadable(path, size)
+        place = path.parent
+        while not place.exists():
+            place = place.parent
+    except OSError as problem:
+        return f"{path} cannot be used ({problem.strerror})"
+    if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+        return None
+    return f"{path} does not exist and cannot be made in {place}"
+
+
+def _unreadable(path: Path, size: int | None) -> str | None:
+    if not path.is_file() or not os.access(path, os.R_OK):
+        return f"{path} cannot be read"
+    if size is not None and path.stat().st_size != size:
+        return f"{path} must hold exactly {size} bytes"
+    return None
+
+
+def no_authority(path: Path) -> str | None:
+    """Return why the file cannot say whom to trust, or None."""
+    if not path.is_file():
+        return f"{path} is no file"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        return f"{path} holds no certificate in PEM"
+    except OSError as problem:
+        return f"{path} cannot be read ({problem.strerror})"
+    return None
 
 
 def is_private(path: Path) -> bool:

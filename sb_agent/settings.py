@@ -7,7 +7,7 @@ import binascii
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -93,6 +93,11 @@ def _bool(text: Any) -> Any:
     return word in _TRUE
 
 
+def is_yes(text: str) -> bool:
+    """Tell whether the text is one of the ways to write yes."""
+    return text.strip().lower() in _TRUE
+
+
 def _endpoint(text: str) -> str:
     if not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#@]*)?", text):
         msg = "write an address like https://bridge.example.com"
@@ -165,8 +170,19 @@ class _Environment(BaseSettings):
         return (init_settings,)
 
 
-def load(environ: Mapping[str, str] | None = None) -> AgentSettings:
-    """Return the agent's settings, or raise AgentSettingsError with every problem."""
+def _nothing(_found: Mapping[str, str]) -> Iterable[str]:
+    return ()
+
+
+def load(
+    environ: Mapping[str, str] | None = None,
+    *,
+    also: Callable[[Mapping[str, str]], Iterable[str]] = _nothing,
+) -> AgentSettings:
+    """Return the agent's settings, or raise AgentSettingsError with every problem.
+
+    `also` looks at the same variables and yields what else is wrong with them.
+    """
     found = dict(os.environ if environ is None else environ)
     problems = list(_read_files(found))
     values = {name: found[name.upper()] for name in _Environment.model_fields if _is(found, name)}
@@ -178,6 +194,7 @@ def load(environ: Mapping[str, str] | None = None) -> AgentSettings:
             problems.append(f"{str(error['loc'][0]).upper()}: {text}")
     problems += _contradictions(values)
     problems += _insecure_vault(found)
+    problems += also(found)
     if problems:
         raise AgentSettingsError(problems)
     return _settings(parsed, found)
@@ -191,7 +208,7 @@ def _is(found: Mapping[str, str], name: str) -> bool:
 def _read_files(found: dict[str, str]) -> Iterator[str]:
     """Take `<NAME>_FILE` for credentials; yield what is wrong with them."""
     for name in _FROM_FILES:
-        path = found.pop(f"{name}_FILE", "")
+        path = found.get(f"{name}_FILE", "")
         if not path:
             continue
         if found.get(name):
@@ -201,11 +218,14 @@ def _read_files(found: dict[str, str]) -> Iterator[str]:
             found[name] = Path(path).read_text().strip()
         except (OSError, UnicodeDecodeError):
             yield f"{name}_FILE: cannot be read"
+        else:
+            # What stands there still was not read, for whoever would miss it.
+            del found[f"{name}_FILE"]
 
 
 def _contradictions(given: Mapping[str, str]) -> Iterator[str]:
     """Yield what is wrong with these texts taken together, whatever each one is worth."""
-    insecure = given.get("sb_insecure_transport", "").strip().lower() in _TRUE
+    insecure = is_yes(given.get("sb_insecure_transport", ""))
     if given.get("sb_cp_endpoint", "").startswith("http://") and not insecure:
         yield "SB_CP_ENDPOINT: must be https:// (SB_INSECURE_TRANSPORT=true allows http in dev)"
     if ("sb_agent_id" in given) != ("sb_agent_secret" in given):
@@ -219,7 +239,7 @@ def _contradictions(given: Mapping[str, str]) -> Iterator[str]:
 def _insecure_vault(found: Mapping[str, str]) -> Iterator[str]:
     """Yield whether Vault's token would travel in clear beyond this host."""
     address = urlsplit(found.get("SB_VAULT_ADDR", ""))
-    insecure = found.get("SB_INSECURE_TRANSPORT", "").strip().lower() in _TRUE
+    insecure = is_yes(found.get("SB_INSECURE_TRANSPORT", ""))
     local = address.hostname in ("127.0.0.1", "::1", "localhost")
     if address.scheme == "http" and not insecure and not local:
         yield "SB_VAULT_ADDR: must be https:// (SB_INSECURE_TRANSPORT=true allows http in dev)"

@@ -37,7 +37,8 @@ async def run(
     ready = trio.Event()
     async with trio.open_nursery() as nursery:
         if settings.sb_worker_local_addr:
-            probes = partial(serve_probes, phase=partial(_phase, ready, stop))
+            phase = partial(_phase, ready, stop)
+            probes = partial(serve_probes, setting="SB_WORKER_LOCAL_ADDR", phase=phase)
             dependencies = Dependencies(db, coord)
             nursery.start_soon(dependencies.watch)
             checks = {**dependencies.checks, **_checks(tasks, ready, metrics)}

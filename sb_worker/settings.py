@@ -21,3 +21,5 @@ class WorkerSettings(ProcessSettings):
     sb_worker_agents_stale_interval: Duration = timedelta(minutes=1)
     sb_worker_agents_stale_after: Duration = timedelta(minutes=5)
     sb_worker_idempotency_expired_interval: Duration = timedelta(minutes=5)
+    sb_worker_sessions_purge_interval: Duration = timedelta(hours=1)
+    sb_worker_enrollment_tokens_interval: Duration = timedelta(minutes=5)

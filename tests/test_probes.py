@@ -23,7 +23,12 @@ async def with_probes(
 ) -> None:
     async with trio.open_nursery() as nursery:
         serve = partial(
-            serve_probes, "127.0.0.1:0", checks or {}, registry or CollectorRegistry(), phase=phase
+            serve_probes,
+            "127.0.0.1:0",
+            checks or {},
+            registry or CollectorRegistry(),
+            setting="SB_ADDR",
+            phase=phase,
         )
         port: int = await nursery.start(serve)
         with trio.fail_after(20):

@@ -24,7 +24,7 @@ from sb.cli.main import default_data_dir
 from sb.cli.signals import stop_on_signals
 from sb.clock import utc_now
 from sb.db.engine import Transaction
-from sb.db.errors import DatabaseLockedError
+from sb.db.errors import DatabaseLockedError, SchemaError
 from sb.http.app import create_app
 from sb.http.organisation_document import OrganisationDocument
 from sb.http.state import AppState
@@ -41,6 +41,8 @@ from sb_worker import daemon as worker_daemon
 from sb_worker.settings import WorkerSettings
 
 DEFAULT_PORT = 18080
+#: What stops dev mode with a sentence.
+TOLD = (DatabaseLockedError, OSError, SchemaError, SettingsError)
 DEV = System(part="dev")
 CONNECTION_NAME = "dev-file"
 
@@ -127,22 +129,22 @@ def _command(options: argparse.Namespace) -> int:
         return trio.run(_demo, url, options)
     try:
         return trio.run(_main, options)
-    except BaseExceptionGroup as group:
-        return _explain(group, options)
-    except (DatabaseLockedError, OSError, SettingsError) as problem:
-        sys.stderr.write(f"{problem}\n")
-        return 1
+    except (BaseExceptionGroup, *TOLD) as problem:
+        return _explain(problem, options)
 
 
-def _explain(group: BaseExceptionGroup[BaseException], options: argparse.Namespace) -> int:
-    if (found := group.subgroup((DatabaseLockedError, OSError))) is None:
-        raise group
-    problem: BaseException = found
-    while isinstance(problem, BaseExceptionGroup):
-        problem = problem.exceptions[0]
-    sys.stderr.write(f"{problem}\n")
-    if isinstance(problem, OSError):
-        sys.stderr.write(f"Is port {options.port} in use? Try --port.\n")
+def _explain(problem: BaseException, options: argparse.Namespace) -> int:
+    if isinstance(problem, BaseExceptionGroup):
+        if (found := problem.subgroup(TOLD)) is None:
+            raise problem
+        return _explain(found.exceptions[0], options)
+    text = str(problem)
+    if isinstance(problem, DatabaseLockedError):
+        text = (
+            f"another process, most likely another `sb dev`, uses {options.data_dir}: stop it, or "
+            "start this one with a --data-dir (and a --port) of its own"
+        )
+    sys.stderr.write(f"{text}\n")
     return 1
 
 
@@ -291,6 +293,7 @@ def _serving(settings: ApiSettings, state: AppState, stop: trio.Event) -> Any:
             state=state,
             settings=settings,
             stop=stop,
+            setting="--port",
             task_status=task_status,
         )
 

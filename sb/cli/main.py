@@ -17,6 +17,7 @@ COMMANDS = {
     "check": ("sb.cli.processes", "check the settings of a process and say what is wrong"),
     "apply": ("sb.cli.organisation", "create and change what a file of the organisation names"),
     "export": ("sb.cli.organisation", "write the organisation as a file that can be applied"),
+    "password": ("sb.cli.password", "change your own password"),
     "request": ("sb.cli.request", "submit, decide and reveal requests from a terminal"),
 }
 

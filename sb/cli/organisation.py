@@ -72,6 +72,9 @@ def _apply(options: argparse.Namespace) -> int:
     except (OSError, UnicodeDecodeError, TypeError, ValueError, yaml.YAMLError) as problem:
         sys.stderr.write(f"{options.file} cannot be read: {problem}\n")
         return 1
+    if document is None:
+        sys.stderr.write(f"{options.file} cannot be applied: the file is empty\n")
+        return 1
     return remote.run(options, lambda http, _: _plan_and_apply(http, options, document))
 
 
@@ -117,10 +120,14 @@ def _show(plan: Any) -> None:
             line = f"{SIGNS[step['action']]} {step['action']} {step['kind']} {step['name']}"
             sys.stdout.write(shown(line) + "\n")
             for change in step["changes"]:
-                before, after = (json.dumps(change[key]) for key in ("before", "after"))
-                sys.stdout.write(shown(f"    {change['field']}: {before} -> {after}") + "\n")
+                sys.stdout.write(shown(f"    {change['field']}: {_values(step, change)}") + "\n")
     counts = f"{plan['created']} to create, {plan['updated']} to update"
     sys.stdout.write(f"{counts}, = {plan['unchanged']} unchanged\n")
+
+
+def _values(step: Any, change: Any) -> str:
+    before, after = (json.dumps(change[key], ensure_ascii=False) for key in ("before", "after"))
+    return after if step["action"] == "create" else f"{before} -> {after}"
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -76,10 +76,11 @@ def _agent(options: argparse.Namespace) -> int:
     from sb_agent.identity import IdentityError
     from sb_agent.keys import KeyFileError
     from sb_agent.providers import InvalidConfigError, open_provider
-    from sb_agent.settings import AgentSettingsError, load
+    from sb_agent.settings import AgentSettingsError
+    from sb_agent.startup import load_to_start
 
     try:
-        settings = load()
+        settings = load_to_start()
     except AgentSettingsError as problem:
         return _refuse(problem)
     if options.check_config:

@@ -6,7 +6,8 @@ import argparse
 import getpass
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -14,6 +15,8 @@ import httpx
 DEFAULT_URL = "http://127.0.0.1:18080"
 #: How long a call that waits for something asks the server to wait.
 WAIT_SECONDS = 20
+#: What a refusal says that is told in other words than its own.
+TOLD = ("error", "message", "request_id", "fields", "at", "permission", "scope")
 
 
 class RefusedError(Exception):
@@ -35,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "without it SB_TOKEN is used",
     )
     parser.add_argument("--json", action="store_true", help="print the server's answer as JSON")
+    parser.set_defaults(typed=None)
 
 
 def run(
@@ -42,23 +46,27 @@ def run(
 ) -> int:
     """Sign in, take the step, and return its exit status, or 1 after saying what was refused."""
     try:
+        _require_scheme(options.url)
         with httpx.Client(base_url=f"{options.url}/api/v1", timeout=WAIT_SECONDS + 15) as http:
             _sign_in(http, options)
             return int(step(http, options))
     except RefusedError as problem:
         sys.stderr.write(f"{problem}\n")
-    except httpx.HTTPError as problem:
+    except (httpx.HTTPError, httpx.InvalidURL) as problem:
         sys.stderr.write(f"{options.url} cannot be reached ({type(problem).__name__})\n")
     return 1
+
+
+def _require_scheme(url: str) -> None:
+    if not url.lower().startswith(("http://", "https://")):
+        msg = f"{url} is no address of a server: write http:// or https:// before it"
+        raise RefusedError(msg)
 
 
 def _sign_in(http: httpx.Client, options: argparse.Namespace) -> None:
     token = os.environ.get("SB_TOKEN")
     if options.email:
-        password = os.environ.get("SB_PASSWORD") or ask(
-            f"Password of {options.email}: ", "set SB_PASSWORD"
-        )
-        body = {"email": options.email, "password": password}
+        body = {"email": options.email, "password": password(options)}
         token = call(http, "POST", "/auth/login", body)["token"]
     if not token:
         msg = "say who you are with --as, or set SB_TOKEN"
@@ -66,11 +74,36 @@ def _sign_in(http: httpx.Client, options: argparse.Namespace) -> None:
     http.headers["Authorization"] = f"Bearer {token}"
 
 
+def password(options: argparse.Namespace) -> str:
+    """Return the person's password: from the environment, or asked for once."""
+    found = options.typed or os.environ.get("SB_PASSWORD")
+    if not found:
+        options.typed = found = ask(
+            f"Password of {options.email}: " if options.email else "Current password: ",
+            "set SB_PASSWORD, or SB_TOKEN to that of a session and leave out --as and SB_EMAIL",
+        )
+    return str(found)
+
+
+def new_password() -> str:
+    """Return the password to come: from the environment, or typed twice the same."""
+    if found := os.environ.get("SB_NEW_PASSWORD"):
+        return found
+    found = ask("New password: ", "set SB_NEW_PASSWORD")
+    if ask("The same again: ", "set SB_NEW_PASSWORD") != found:
+        msg = "the two are not the same: nothing was changed"
+        raise RefusedError(msg)
+    return found
+
+
 def ask(question: str, otherwise: str) -> str:
-    """Return what is typed without an echo, or refuse where nobody can type."""
+    """Return what is typed without an echo, or refuse where nobody can type unseen."""
     try:
-        return getpass.getpass(question)
-    except EOFError:
+        with warnings.catch_warnings():
+            # It would go on, and show what is typed.
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            return getpass.getpass(question)
+    except (EOFError, getpass.GetPassWarning):
         msg = f"there is no terminal to ask on: {otherwise}"
         raise RefusedError(msg) from None
 
@@ -83,10 +116,34 @@ def call(http: httpx.Client, method: str, path: str, body: Any = None) -> Any:
     try:
         found = response.json()
         text = f"{found['error']}: {found['message']} (request id {found['request_id']})"
-        reasons = [f"  {item['field']}: {item['reason']}" for item in found.get("fields", [])]
+        reasons = list(_reasons(found))
     except (ValueError, KeyError):
         found, text, reasons = None, f"the server answered {response.status_code}", []
     raise RefusedError("\n".join([text, *reasons]), found)
+
+
+def _reasons(refusal: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for everything the refusal says beside its sentence."""
+    for item in refusal.get("fields", []):
+        place = f"{item['field']}: " if item["field"] else ""
+        yield f"  {shown(place + item['reason'])}"
+    for name, detail in refusal.items():
+        if name not in TOLD:
+            text = ", ".join(map(str, detail)) if isinstance(detail, list) else str(detail)
+            yield f"  {shown(f'{name}: {text}')}"
+    if "permission" in refusal:
+        yield f"  {_missing(refusal)}"
+    if refusal["error"] == "password_change_required":
+        yield "  `sb password` does that"
+
+
+def _missing(refusal: Mapping[str, Any]) -> str:
+    """Return which permission was missing, and who can give it where."""
+    at = {"global": "unscoped", "any": "at any scope"}.get(refusal.get("scope", ""), "for this")
+    return (
+        f"you need {refusal['permission']} {at}: whoever holds user_role.edit there can give you "
+        "a role that has it, with POST /api/v1/user-roles or `sb apply`"
+    )
 
 
 def shown(text: str) -> str:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import re
 import sys
 from typing import Any
 
 import httpx
 
-from sb.cli import remote
+from sb.cli import remote, request_lines, reveals
 from sb.cli.remote import WAIT_SECONDS, RefusedError
 
 OPEN = ("pending", "approved")
+#: The reason of a submit that has to name a project.
+NO_PROJECT = "project_id_required"
+ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 def configure(_name: str, parser: argparse.ArgumentParser) -> None:
@@ -40,6 +44,9 @@ def configure(_name: str, parser: argparse.ArgumentParser) -> None:
     listing = verbs.add_parser("list", parents=[shared], help="list requests you may see")
     listing.add_argument("--status")
     listing.add_argument("--limit", type=int, default=20)
+    listing.add_argument(
+        "--needs-my-decision", action="store_true", help="only those you can vote on now"
+    )
     listing.set_defaults(step=_list)
     parser.set_defaults(run=_command)
 
@@ -48,10 +55,11 @@ def _target(parser: argparse.ArgumentParser, step: Any) -> None:
     parser.add_argument("secret_ref", help="the secret's path in its provider")
     parser.add_argument("--provider", default="vault", help="vault (the default), file, …")
     parser.add_argument("--connection", help="id of the provider connection")
-    parser.add_argument("--project", help="id of the project")
+    parser.add_argument("--project", help="name or id of the project")
     parser.add_argument("--environment", help="name of the project's environment")
     parser.add_argument("--justification", required=True, help="why you need it")
-    help_text = "a key to read (repeatable)" if step is _read else "NAME, or NAME=VALUE"
+    each = "a key to read (repeatable); without any, every key of the secret"
+    help_text = each if step is _read else "NAME, or NAME=VALUE"
     parser.add_argument("--key", action="append", default=[], help=help_text)
     parser.set_defaults(step=step)
 
@@ -60,21 +68,24 @@ def _command(options: argparse.Namespace) -> int:
     return remote.run(options, options.step)
 
 
-def _submission(options: argparse.Namespace) -> dict[str, Any]:
+def _submission(http: httpx.Client, options: argparse.Namespace) -> dict[str, Any]:
     body = {
         "target_provider_type": options.provider,
         "target_secret_ref": options.secret_ref,
         "justification": options.justification,
         "provider_connection_id": options.connection,
-        "project_id": options.project,
+        "project_id": options.project and _project_id(http, options.project),
         "environment": options.environment,
     }
     return {name: value for name, value in body.items() if value is not None}
 
 
 def _read(http: httpx.Client, options: argparse.Namespace) -> int:
-    body = {**_submission(options), "target_keys": options.key}
-    return _show_one(remote.call(http, "POST", "/requests/read", body), options)
+    body = {**_submission(http, options), "target_keys": options.key}
+    status = _show_one(_submitted(http, "/requests/read", body), options)
+    if not options.key and not options.json:
+        sys.stdout.write(f"  {request_lines.ALL_KEYS}\n")
+    return status
 
 
 def _patch(http: httpx.Client, options: argparse.Namespace) -> int:
@@ -82,9 +93,41 @@ def _patch(http: httpx.Client, options: argparse.Namespace) -> int:
     for item in options.key:
         name, equals, value = item.partition("=")
         # Asked for without an echo when not given: arguments are visible to other processes.
-        values[name] = value if equals else remote.ask(f"New value of {name}: ", "write NAME=VALUE")
-    body = {**_submission(options), "key_values": values}
-    return _show_one(remote.call(http, "POST", "/requests", body), options)
+        values[name] = value if equals else _asked(name)
+    body = {**_submission(http, options), "key_values": values}
+    return _show_one(_submitted(http, "/requests", body), options)
+
+
+def _project_id(http: httpx.Client, named: str) -> str:
+    """Return the id of the project, which may be named by it."""
+    if ID.fullmatch(named):
+        return named
+    found = remote.call(http, "GET", "/users/me/projects")
+    for project in found:
+        if project["name"] == named:
+            return str(project["id"])
+    msg = f"you may read no project {named!r}: {_projects(found)}"
+    raise RefusedError(msg)
+
+
+def _projects(found: list[dict[str, Any]]) -> str:
+    names = ", ".join(project["name"] for project in found if project["status"] == "active")
+    return remote.shown(f"name one with --project: {names}" if names else "you have none")
+
+
+def _submitted(http: httpx.Client, path: str, body: dict[str, Any]) -> Any:
+    try:
+        return remote.call(http, "POST", path, body)
+    except RefusedError as problem:
+        if not isinstance(problem.body, dict) or problem.body.get("reason") != NO_PROJECT:
+            raise
+        first = str(problem).partition("\n")[0]
+        mine = _projects(remote.call(http, "GET", "/users/me/projects"))
+        raise RefusedError(f"{first}\n  {mine}", problem.body) from None
+
+
+def _asked(name: str) -> str:
+    return remote.ask(f"New value of {name}: ", f"give the value with --key {name}=VALUE")
 
 
 def _show(http: httpx.Client, options: argparse.Namespace) -> int:
@@ -93,9 +136,23 @@ def _show(http: httpx.Client, options: argparse.Namespace) -> int:
     while options.wait and found["status"] in OPEN:
         found = remote.call(http, "GET", f"{path}?wait={WAIT_SECONDS}")
     status = _show_one(found, options)
-    if found["justification"] and not options.json:
-        sys.stdout.write(f"  because: {remote.shown(found['justification'])}\n")
+    if options.json:
+        return status
+    lines = [*request_lines.votes(found), *_fate(http, found)]
+    if found["justification"]:
+        lines.append(f"because: {remote.shown(found['justification'])}")
+    sys.stdout.writelines(f"  {line}\n" for line in lines)
     return status
+
+
+def _fate(http: httpx.Client, request: dict[str, Any]) -> list[str]:
+    """Return what became of the values, to whoever asked for them; nobody else may know."""
+    if (request["type"], request["status"]) != ("read", "executed"):
+        return []
+    if remote.call(http, "GET", "/users/me")["id"] != request["requester_id"]:
+        return []
+    told = request_lines.revealed(remote.call(http, "GET", f"/requests/{request['id']}/wraps"))
+    return [] if told is None else [told]
 
 
 def _approve(http: httpx.Client, options: argparse.Namespace) -> int:
@@ -118,17 +175,18 @@ def _cancel(http: httpx.Client, options: argparse.Namespace) -> int:
 
 
 def _reveal(http: httpx.Client, options: argparse.Namespace) -> int:
-    request, path = f"/requests/{options.request_id}", f"/requests/{options.request_id}/wraps"
-    if remote.call(http, "GET", request)["status"] == "approved":
+    path = f"/requests/{options.request_id}"
+    request = remote.call(http, "GET", path)
+    if request["status"] == "approved" and request["type"] != "patch":
         # The agent is at work; its end is a matter of moments.
-        remote.call(http, "GET", f"{request}?wait={WAIT_SECONDS}")
+        request = remote.call(http, "GET", f"{path}?wait={WAIT_SECONDS}")
+    path = f"{path}/wraps"
     listed = remote.call(http, "GET", path)
+    if (reason := reveals.nothing_because(request, listed, options.key)) is not None:
+        raise RefusedError(reason)
     # Without --key everything that is left; all of it when nothing is, so that the server says why.
     wanted = [wrap for wrap in listed if not options.key or wrap["key_name"] in options.key]
     found = [wrap for wrap in wanted if options.key or not wrap["consumed"]] or wanted
-    if not found:
-        msg = "there is nothing to reveal yet; see `sb request show`"
-        raise RefusedError(msg)
     values: dict[str, str] = {}
     try:
         for wrap in found:
@@ -146,12 +204,12 @@ def _reveal(http: httpx.Client, options: argparse.Namespace) -> int:
 
 def _list(http: httpx.Client, options: argparse.Namespace) -> int:
     status = f"&status={options.status}" if options.status else ""
-    found = remote.call(http, "GET", f"/requests?limit={options.limit}{status}")
+    mine = "&needs_my_decision=true" if options.needs_my_decision else ""
+    found = remote.call(http, "GET", f"/requests?limit={options.limit}{status}{mine}")
     if options.json:
         sys.stdout.write(json.dumps(found) + "\n")
         return 0
-    for request in found:
-        sys.stdout.write(_line(request) + "\n")
+    sys.stdout.writelines(f"{line}\n" for line in request_lines.listed(found))
     return 0
 
 
@@ -159,7 +217,8 @@ def _show_one(request: dict[str, Any], options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(json.dumps(request) + "\n")
         return 0
-    sys.stdout.write(_line(request) + "\n")
+    sys.stdout.write(request_lines.summary(request) + "\n")
+    sys.stdout.write(f"  {request_lines.context(request)}\n")
     may = ", ".join(request["allowed_actions"]) or "nothing"
     votes = f"{request['approvals_count']} of {request['approvals_required']} approvals"
     sys.stdout.write(f"  {votes}; you may: {may}\n")
@@ -170,11 +229,3 @@ def _show_one(request: dict[str, Any], options: argparse.Namespace) -> int:
         routing = ", ".join(f"{k}={v}" for k, v in request["target_provider_config"].items())
         sys.stdout.write(f"  routing: {remote.shown(routing)}\n")
     return 0
-
-
-def _line(request: dict[str, Any]) -> str:
-    keys = ",".join(request["target_keys"]) or "all keys"
-    target = f"{request['target_provider_type']}:{request['target_secret_ref']} [{keys}]"
-    who = request["requester_display"]
-    line = f"{request['id']}  {request['status']:<9} {request['type']:<5} {target}  by {who}"
-    return remote.shown(line)

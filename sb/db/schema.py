@@ -7,6 +7,7 @@ import logging
 import trio
 
 from sb.db.engine import Database
+from sb.db.errors import SchemaError
 from sb.errors import SbError
 from sb.threads import run_blocking
 
@@ -16,7 +17,10 @@ LOOK_EVERY_SECONDS = 1.0
 
 
 async def schema_arrived(db: Database, stop: trio.Event) -> bool:
-    """Return True once somebody has migrated the database to this code's version, False on stop."""
+    """Return True once somebody has migrated the database to this code's version, False on stop.
+
+    Raises SchemaError when the database is newer than the code: waiting would not change that.
+    """
     told, limiter = False, trio.CapacityLimiter(1)
     while not stop.is_set():
         try:
@@ -26,9 +30,15 @@ async def schema_arrived(db: Database, stop: trio.Event) -> bool:
         else:
             if found == db.expected_version:
                 return True
+            if found > db.expected_version:
+                msg = (
+                    f"the database is at migration {found}, newer than this release's "
+                    f"{db.expected_version}: run the newer release"
+                )
+                raise SchemaError(msg)
             if not told:
-                fields = {"found": found, "expected": db.expected_version}
-                log.info("waiting for the schema", extra={"fields": fields})
+                fields = {"found": found, "expected": db.expected_version, "do": "sb migrate"}
+                log.warning("waiting for the schema", extra={"fields": fields})
                 told = True
         with trio.move_on_after(LOOK_EVERY_SECONDS):
             await stop.wait()

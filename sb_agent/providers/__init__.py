@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
+
+#: The providers there are; the first one is the default.
+KINDS = ("vault", "file")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +93,21 @@ class Provider(Protocol):
 
 def open_provider(kind: str, env: Mapping[str, str]) -> Provider:
     """Return the provider of this kind, configured from the agent's own environment alone."""
-    if kind not in ("vault", "file"):
+    if kind not in KINDS:
         msg = f"no provider of type {kind}"
         raise InvalidConfigError(msg)
     module = importlib.import_module(f"sb_agent.providers.{kind}")
     provider: Provider = module.open_provider(env)
     return provider
+
+
+def problems(kind: str, env: Mapping[str, str]) -> Iterable[str]:
+    """Return everything in the agent's environment that keeps this provider from working."""
+    if kind not in KINDS:
+        return ()
+    module = importlib.import_module(f"sb_agent.providers.{kind}")
+    found: Iterable[str] = module.problems(env)
+    return found
 
 
 def check_config(provider: Provider, config: Mapping[str, Any]) -> dict[str, str]:

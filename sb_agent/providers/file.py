@@ -14,6 +14,7 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from sb_agent import private_files
 from sb_agent.providers import (
     Bundle,
     ConflictError,
@@ -24,6 +25,8 @@ from sb_agent.providers import (
 
 _AAD = b"secrets-bridge.file-store.v1"
 NONCE_BYTES = 12
+KEY_BYTES = 32
+_REQUIRED = "SB_FILE_STORE_PATH is required for provider type file"
 
 
 class FileProvider:
@@ -112,17 +115,31 @@ def _load_key(path: Path) -> bytes:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(key)
-    if len(key) != 32:
-        msg = "the store's key file must hold exactly 32 bytes"
+    if len(key) != KEY_BYTES:
+        msg = f"the store's key file must hold exactly {KEY_BYTES} bytes"
         raise InvalidConfigError(msg)
     return key
+
+
+def problems(env: Mapping[str, str]) -> Iterator[str]:
+    """Yield everything that keeps this store from being used; nothing is made."""
+    path = env.get("SB_FILE_STORE_PATH")
+    if not path:
+        yield _REQUIRED
+        return
+    if store := private_files.unusable(Path(path)):
+        yield f"SB_FILE_STORE_PATH: {store}"
+    named = env.get("SB_FILE_STORE_KEY_FILE")
+    key_file = private_files.unusable(Path(named or f"{path}.key"), size=KEY_BYTES)
+    # Beside a store without a place, the key's place is the same problem.
+    if key_file and (named or not store):
+        yield f"SB_FILE_STORE_KEY_FILE: {key_file}"
 
 
 def open_provider(env: Mapping[str, str]) -> FileProvider:
     """Return the store named by SB_FILE_STORE_PATH and SB_FILE_STORE_KEY_FILE."""
     path = env.get("SB_FILE_STORE_PATH")
     if not path:
-        msg = "SB_FILE_STORE_PATH is required for provider type file"
-        raise InvalidConfigError(msg)
+        raise InvalidConfigError(_REQUIRED)
     key_file = env.get("SB_FILE_STORE_KEY_FILE") or f"{path}.key"
     return FileProvider(Path(path), Path(key_file))

@@ -6,8 +6,10 @@ API: https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2
 from __future__ import annotations
 
 import logging
+import os
+import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,7 @@ from hvac import exceptions as vault_errors
 
 from sb.clock import monotonic
 from sb.secret import Secret
+from sb_agent.private_files import no_authority
 from sb_agent.providers import (
     AuthFailedError,
     Bundle,
@@ -40,6 +43,8 @@ SERVICE_ACCOUNT_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccou
 RELOGIN_WHEN_LEFT_SECONDS: Final = 30
 #: A renewal that failed is tried again with the first call after this.
 RENEW_RETRY_SECONDS: Final = 15
+_ROLE: Final = "SB_VAULT_KUBERNETES_ROLE"
+_ADDRESS: Final = re.compile(r"https?://[^/\s?#@]+(/[^\s?#@]*)?")
 _CAS_MISMATCH: Final = "check-and-set parameter did not match"
 
 
@@ -272,16 +277,40 @@ def _raising_ours(call: Callable[[], Any]) -> Any:
         raise UnavailableError(f"Vault cannot be used now ({type(problem).__name__})") from None
 
 
+def _missing(env: Mapping[str, str]) -> Iterator[str]:
+    if not env.get("SB_VAULT_ADDR"):
+        yield "SB_VAULT_ADDR is required for provider type vault"
+    # A token's file that could not be read is a problem of its own.
+    if not any(env.get(name) for name in ("SB_VAULT_TOKEN", "SB_VAULT_TOKEN_FILE", _ROLE)):
+        yield f"SB_VAULT_TOKEN or {_ROLE} is required for provider type vault"
+
+
+def problems(env: Mapping[str, str]) -> Iterator[str]:
+    """Yield everything that keeps this Vault from being used, as far as it shows from here."""
+    yield from _missing(env)
+    address = env.get("SB_VAULT_ADDR")
+    if address and not _ADDRESS.fullmatch(address):
+        yield "SB_VAULT_ADDR: write an address like https://vault.example.com:8200"
+    with_role = env.get(_ROLE) and not (env.get("SB_VAULT_TOKEN") or env.get("SB_VAULT_TOKEN_FILE"))
+    if with_role and not os.access(SERVICE_ACCOUNT_TOKEN, os.R_OK):
+        yield f"{_ROLE}: {SERVICE_ACCOUNT_TOKEN}, the pod's own token, cannot be read"
+    if (ca_file := env.get("SB_VAULT_CACERT")) and (problem := no_authority(Path(ca_file))):
+        yield f"SB_VAULT_CACERT: {problem}"
+    for name in ("SB_VAULT_KV_MOUNT", "SB_VAULT_KV_PREFIX"):
+        if text := env.get(name, "").strip("/"):
+            try:
+                _parts(text)
+            except InvalidConfigError:
+                yield f"{name}: has empty or relative parts"
+
+
 def open_provider(env: Mapping[str, str]) -> VaultProvider:
     """Return the Vault of `SB_VAULT_*`; token auth wins over kubernetes."""
-    address = env.get("SB_VAULT_ADDR")
-    if not address:
-        msg = "SB_VAULT_ADDR is required for provider type vault"
-        raise InvalidConfigError(msg)
-    token, role = env.get("SB_VAULT_TOKEN"), env.get("SB_VAULT_KUBERNETES_ROLE")
-    if not token and not role:
-        msg = "SB_VAULT_TOKEN or SB_VAULT_KUBERNETES_ROLE is required for provider type vault"
-        raise InvalidConfigError(msg)
+    missing = [*_missing(env)]
+    if missing:
+        raise InvalidConfigError("; ".join(missing))
+    address, token = env["SB_VAULT_ADDR"], env.get("SB_VAULT_TOKEN")
+    role = env.get("SB_VAULT_KUBERNETES_ROLE")
     return VaultProvider(
         VaultConfig(
             address=address.rstrip("/"),

@@ -9,9 +9,11 @@ from sb_worker.loop import Swept, Task
 from sb_worker.settings import WorkerSettings
 from sb_worker.sweeps import (
     agents_stale,
+    enrollment_tokens_expired,
     idempotency_expired,
     jobs_recovery,
     requests_expired,
+    sessions_purge,
     wraps_expired,
 )
 
@@ -23,6 +25,8 @@ SWEEPS: tuple[Sweep, ...] = (
     jobs_recovery.task,
     agents_stale.task,
     idempotency_expired.task,
+    sessions_purge.task,
+    enrollment_tokens_expired.task,
 )
 
 __all__ = ["SWEEPS", "Sweep", "Swept", "Task"]

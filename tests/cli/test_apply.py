@@ -145,6 +145,77 @@ def test_apply_of_a_bad_file_says_where_and_why(
     assert said in done.stderr
 
 
+def test_apply_tells_every_detail_of_a_refusal(dev: Dev, tmp_path: Path) -> None:
+    role = "version: 1\nroles: [{name: r, permissions: [secret.steal, secret.sell]}]\n"
+    done = run(dev, "apply", "-f", written(tmp_path, role))
+    assert "\n  unknown: secret.sell, secret.steal\n" in done.stderr
+    assert "\n  field: permissions\n" in done.stderr
+    assert done.stderr.endswith("\n  roles[0]\n")
+    grant = "{person: admin@example.com, role: security_approver, scope: {}}"
+    done = run(dev, "apply", "-f", written(tmp_path, f"version: 1\ngrants: [{grant}]\n"))
+    assert "\n  permissions: " in done.stderr
+
+
+def test_apply_tells_all_unknown_names_with_their_places(dev: Dev, tmp_path: Path) -> None:
+    text = (
+        "version: 1\n"
+        "projects: [{name: q, team: none}]\n"
+        "grants: [{person: eve@example.com, role: king, scope: {project: q}}]\n"
+    )
+    done = run(dev, "apply", "-f", written(tmp_path, text))
+    assert (done.returncode, done.stdout) == (1, "")
+    first, *rest = done.stderr.splitlines()
+    assert first.startswith("invalid_request: ")
+    assert rest == [
+        "  projects[0].team: there is no team 'none'",
+        "  grants[0].person: nobody has an account with the address 'eve@example.com'",
+        "  grants[0].role: there is no role 'king'",
+    ]
+
+
+def test_apply_says_the_place_before_a_reason_in_our_words(dev: Dev, tmp_path: Path) -> None:
+    text = "version: 1\nteams: [{path: a}, {path: a}]\n"
+    done = run(dev, "apply", "-f", written(tmp_path, text))
+    assert done.stderr.splitlines()[1:] == ["  teams[1]: names again what is named before it"]
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n"])
+def test_apply_of_an_empty_file_says_so(dev: Dev, tmp_path: Path, text: str) -> None:
+    path = written(tmp_path, text)
+    done = run(dev, "apply", "-f", path)
+    told = f"{path} cannot be applied: the file is empty\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+
+
+def test_plan_shows_the_fields_of_what_it_creates(dev: Dev, tmp_path: Path) -> None:
+    text = (
+        "version: 1\n"
+        "roles: [{name: planned, permissions: [team.edit, secret.bind]}]\n"
+        "teams: [{path: planned, members: [developer@example.com]}]\n"
+        "policies: [{name: planned, selector: {operation: read}, workflow: standard,\n"
+        "            priority: 7}]\n"
+        "grants: [{person: developer@example.com, role: planned, scope: {team: planned},\n"
+        "          expires_at: 2099-01-01T00:00:00Z, reason: Für Käthe}]\n"
+    )
+    path = written(tmp_path, text)
+    said = says(dev, "apply", "-f", path, "--plan")
+    for step, lines in {
+        "role planned": ('description: ""', 'permissions: ["team.edit", "secret.bind"]'),
+        "team planned": ('status: "active"', 'members: "+ developer@example.com"'),
+        "policy planned": ('selector: {"operation": "read"}', "priority: 7", "enabled: true"),
+        "grant planned to developer@example.com at team=planned": (
+            'expires_at: "2099-01-01T00:00:00Z"',
+            'reason: "Für Käthe"',
+        ),
+    }.items():
+        told = "".join(f"    {line}\n" for line in lines)
+        assert f"+ create {step}\n{told}" in said
+    assert '    workflow: "standard"\n' in said
+    answer = json.loads(says(dev, "apply", "-f", path, "--plan", "--json"))
+    (grant,) = [step for step in answer["steps"] if step["kind"] == "grant"]
+    assert grant["changes"][1] == {"field": "reason", "before": None, "after": "Für Käthe"}
+
+
 def test_apply_and_export_are_for_administrators(dev: Dev, tmp_path: Path) -> None:
     for words in (("apply", "-f", written(tmp_path, FILE)), ("export",)):
         done = run(dev, *words, role="approver")

@@ -28,6 +28,8 @@ TASKS = (
     "jobs-recovery",
     "agents-stale",
     "idempotency-expired",
+    "sessions-purge",
+    "enrollment-tokens-expired",
 )
 
 
@@ -220,7 +222,7 @@ def _is_closed(port: int) -> bool:
 def test_second_process_on_the_same_data_is_refused(dev: Dev, tmp_path: Path) -> None:
     port = str(free_port())
     done = sb("dev", "--json", "--port", port, "--data-dir", str(dev.data), home=tmp_path)
-    refused(done, 1, str(dev.data / "secrets-bridge.db"), "is open in another process")
+    refused(done, 1, f"another `sb dev`, uses {dev.data}: ", "--data-dir", "--port")
     assert httpx.get(f"{dev.url}/healthz").json() == {"status": "ok"}
 
 
@@ -228,7 +230,7 @@ def test_port_in_use_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = sb("dev", "--json", "--port", port, "--data-dir", str(tmp_path / "d"), home=tmp_path)
-    refused(done, 1, f"Is port {port} in use? Try --port.")
+    refused(done, 1, f"cannot listen on 127.0.0.1:{port} (", "in use", "with --port\n")
 
 
 def test_wrong_usage_is_told_with_status_2(tmp_path: Path) -> None:

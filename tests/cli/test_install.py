@@ -119,7 +119,9 @@ def test_agent_has_its_command_line(installed: Installed) -> None:
     done = installed.run("sb", "agent", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "--check-config" in done.stdout
-    done = installed.run("sb", "check", "agent", **AGENT)
+    store = {"SB_FILE_STORE_PATH": str(installed.venv / "s")}
+    fixed = {"SB_AGENT_ID": "0b7b4a52-6d5c-4f0e-8f6a-0d7b1c2e3f40", "SB_AGENT_SECRET": "s"}
+    done = installed.run("sb", "check", "agent", **{**AGENT, **store, **fixed})
     assert (done.returncode, done.stdout, done.stderr) == (0, "the settings are usable\n", "")
 
 

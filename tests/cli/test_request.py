@@ -73,21 +73,25 @@ def test_main_job_in_a_terminal(terminal: Terminal) -> None:
     said = terminal.says("developer", "read", *TARGET, "--key", "DB_PASSWORD")
     request_id, status, rest = said.split(maxsplit=2)
     what = "read  file:apps/billing/db [DB_PASSWORD]  by Dana Developer"
-    assert (status, rest) == ("pending", f"{what}\n  0 of 1 approvals; you may: cancel\n")
+    where = '  no project, workflow "standard"'
+    left = f"{what}\n{where}, expires in 13d\n  0 of 1 approvals; you may: cancel\n"
+    assert (status, rest) == ("pending", left)
 
     refused(terminal.run("developer", "approve", request_id), "self_approval_forbidden: ")
 
     said = terminal.says("approver", "approve", request_id, "--comment", "fine")
-    assert said == f"{request_id}  approved  {what}\n  1 of 1 approvals; you may: nothing\n"
+    assert said.startswith(f"{request_id}  approved  {what}\n{where}, to be done in ")
+    assert said.endswith("\n  1 of 1 approvals; you may: nothing\n")
     with terminal.dev.person("developer") as developer:
         votes = has_status(developer, request_id, "executed")["approvals"]
     assert [vote["comment"] for vote in votes] == ["fine"]
 
     said = terminal.says("developer", "show", request_id)
-    votes_line = "  1 of 1 approvals; you may: reveal\n"
+    votes_line = "  1 of 1 approvals; you may: reveal\n  approved by Ari Approver: fine\n"
     reason = "  because: ticket 4711\n"
-    assert said == f"{request_id}  executed  {what}\n{votes_line}{reason}"
-    assert f"{request_id}  executed  {what}\n" in terminal.says("developer", "list")
+    assert said == f"{request_id}  executed  {what}\n{where}\n{votes_line}{reason}"
+    listed = terminal.says("developer", "list")
+    assert f"{request_id}  executed  read  no project " in listed
 
     revealed = terminal.says("developer", "reveal", request_id)
     assert revealed == "DB_PASSWORD=correct-horse-battery-staple\n"
@@ -126,7 +130,8 @@ def test_reject_takes_a_reason_and_shows_it(terminal: Terminal) -> None:
     assert said.endswith("\n  reject reason: no ticket\n")
     late = terminal.run("approver", "approve", request_id)
     refused(late, "request_not_pending: ")
-    refused(terminal.run("developer", "reveal", request_id), "there is nothing to reveal")
+    never = "the request was rejected (no ticket): nothing was read and nothing will be\n"
+    refused(terminal.run("developer", "reveal", request_id), never)
 
 
 def test_reveal_as_json_loses_no_value_when_one_was_revealed_before(terminal: Terminal) -> None:
@@ -189,7 +194,20 @@ def test_address_may_end_with_a_slash(terminal: Terminal) -> None:
 
 
 def test_password_that_cannot_be_asked_for_is_told(terminal: Terminal) -> None:
-    refused(terminal.run("developer", "list", SB_PASSWORD=""), "SB_PASSWORD")
+    done = terminal.run("developer", "list", SB_PASSWORD="")
+    refused(done, "there is no terminal to ask on: set SB_PASSWORD, or SB_TOKEN ")
+    assert done.stderr.count("\n") == 1, "nothing else is said"
+
+
+def test_value_that_cannot_be_asked_for_is_told(terminal: Terminal) -> None:
+    done = terminal.run("developer", "patch", *TARGET, "--key", "DB_TOKEN")
+    told = "there is no terminal to ask on: give the value with --key DB_TOKEN=VALUE\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+
+
+def test_missing_permission_is_named_with_where_to_get_it(terminal: Terminal) -> None:
+    done = terminal.run("approver", "read", *TARGET, "--key", "DB_USER")
+    refused(done, "permission_denied: ", "\n  you need secret.request at any scope: ", "sb apply")
 
 
 #: Gives the command the terminal it asks people on; standard output and error stay pipes.

@@ -43,6 +43,8 @@ TASKS = {
     "jobs-recovery",
     "agents-stale",
     "idempotency-expired",
+    "sessions-purge",
+    "enrollment-tokens-expired",
 }
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())

@@ -218,7 +218,7 @@ def _start_control_plane(fleet: Fleet) -> None:
     api = api_settings(fleet.database, fleet.redis.url)
     worker = database_settings(fleet.database, fleet.redis.url)
     sweeps = ("WRAPS_EXPIRED", "REQUESTS_EXPIRED", "JOBS_RECOVERY", "AGENTS_STALE")
-    for sweep in (*sweeps, "IDEMPOTENCY_EXPIRED"):
+    for sweep in (*sweeps, "IDEMPOTENCY_EXPIRED", "SESSIONS_PURGE", "ENROLLMENT_TOKENS"):
         worker[f"SB_WORKER_{sweep}_INTERVAL"] = f"{RECOVERY_SECONDS}s"
     for number in (1, 2):
         _start(fleet, f"worker-{number}", worker)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sb.clock import utc_now
+from sb.ids import new_id
 from sb.ops import agents
 from sb.ops.callers import AgentCaller, Caller
 from sb.settings import load
@@ -31,7 +32,13 @@ def ahead(**later: float) -> datetime:
 
 def settings(**more: str) -> WorkerSettings:
     """Return settings of a worker whose database is opened elsewhere."""
-    return load(WorkerSettings, {"DATABASE_URL": "sqlite://", **more})
+    return load(WorkerSettings, {"DATABASE_URL": "sqlite:///elsewhere.db", **more})
+
+
+def interval_of(name: str) -> str:
+    """Return the setting of a sweep's cadence."""
+    shorter = {"enrollment-tokens-expired": "ENROLLMENT_TOKENS"}
+    return f"SB_WORKER_{shorter.get(name, name.upper().replace('-', '_'))}_INTERVAL"
 
 
 def sweeps(world: World, limit: int = LIMIT, **more: str) -> Mapping[str, Task]:
@@ -137,6 +144,44 @@ def plant_keys(world: World, count: int) -> None:
         keep_key(world, f"key-{n}", ago(minutes=1))
 
 
+def plant_sessions(world: World, count: int) -> None:
+    user_id = world.person("whoever", "developer").user_id
+    for n in range(count):
+        keep_session(world, user_id, n, ago(days=7, minutes=1))
+
+
+def keep_session(world: World, user_id: str, number: int, expires_at: datetime) -> None:
+    """Keep a session that ends, or has ended, then."""
+    world.insert(
+        "sessions",
+        id=new_id(),
+        user_id=user_id,
+        token_hash=number.to_bytes(32, "big"),
+        created_at=ago(days=9),
+        expires_at=expires_at,
+        idle_expires_at=expires_at,
+    )
+
+
+def plant_tokens(world: World, count: int) -> None:
+    connection = world.connection()
+    for n in range(count):
+        keep_token(world, connection, n, ago(days=1, minutes=1))
+
+
+def keep_token(world: World, connection: str, number: int, expires_at: datetime) -> None:
+    """Keep an enrolment token that ends, or has ended, then."""
+    world.insert(
+        "agent_enrollment_tokens",
+        id=new_id(),
+        provider_connection_id=connection,
+        token_hash=number.to_bytes(32, "big"),
+        expires_at=expires_at,
+        created_by="user:someone",
+        created_at=ago(days=9),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Due:
     """How to make a sweep's work, the count that tells of it, and the trail it leaves."""
@@ -173,6 +218,20 @@ DUE: Mapping[str, Due] = {
         plant=plant_agents, effect="flipped", actor="system:worker", action="agent.stale"
     ),
     "idempotency-expired": Due(plant=plant_keys, effect="deleted", actor=None, action=None),
+    "sessions-purge": Due(
+        plant=plant_sessions,
+        effect="deleted",
+        actor="system:worker",
+        action="session.purge",
+        one_row_each=False,
+    ),
+    "enrollment-tokens-expired": Due(
+        plant=plant_tokens,
+        effect="deleted",
+        actor="system:worker",
+        action="agent.enrollment_token.purge",
+        one_row_each=False,
+    ),
 }
 
 

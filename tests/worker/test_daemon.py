@@ -23,6 +23,7 @@ from tests.cli.running import sb, until
 from tests.conftest import TEMPLATE
 from tests.processes.process import Process
 from tests.servers import free_port
+from tests.worker.due import interval_of
 
 TASKS = {
     "wraps-expired",
@@ -30,6 +31,8 @@ TASKS = {
     "jobs-recovery",
     "agents-stale",
     "idempotency-expired",
+    "sessions-purge",
+    "enrollment-tokens-expired",
 }
 CHECKS = ("postgres", "redis", "schema", "scheduler")
 #: The sweep that a test keeps waiting, and those it does not.
@@ -92,11 +95,6 @@ class Installation:
     def keys(self) -> int:
         with psycopg.connect(self.url) as connection:
             return len(connection.execute("SELECT 1 FROM idempotency_keys").fetchall())
-
-
-def interval_of(task: str) -> str:
-    """Return the name of the setting that holds the sweep's interval."""
-    return f"SB_WORKER_{task.upper().replace('-', '_')}_INTERVAL"
 
 
 @contextmanager

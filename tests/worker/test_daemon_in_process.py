@@ -27,9 +27,9 @@ from tests.conftest import TEMPLATE
 from tests.ops import rows
 from tests.servers import free_port
 from tests.stack import until
-from tests.worker.due import DUE, settings
+from tests.worker.due import DUE, interval_of, settings
 
-OFTEN = {f"SB_WORKER_{n.upper().replace('-', '_')}_INTERVAL": "100ms" for n in DUE}
+OFTEN = {interval_of(name): "100ms" for name in DUE}
 RUNS = "worker_scheduler_runs_total"
 DURATION = "worker_scheduler_run_duration_seconds"
 HELD = "idempotency-expired"

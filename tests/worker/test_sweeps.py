@@ -20,6 +20,7 @@ from tests.worker.due import (
     changed,
     end_of_attempts,
     heard,
+    interval_of,
     keep_key,
     sweeps,
 )
@@ -42,17 +43,16 @@ def test_sweeps_are_those_of_the_manual_with_their_names_and_cadence(world: Worl
         "jobs-recovery": 30,
         "agents-stale": 60,
         "idempotency-expired": 300,
+        "sessions-purge": 3600,
+        "enrollment-tokens-expired": 300,
     }
     assert found.keys() == DUE.keys()
 
 
 def test_a_sweeps_cadence_is_a_setting(world: World) -> None:
-    changes = {
-        f"SB_WORKER_{name.upper().replace('-', '_')}_INTERVAL": f"{number}s"
-        for number, name in enumerate(DUE, start=1)
-    }
+    changes = {interval_of(name): f"{number}s" for number, name in enumerate(DUE, start=1)}
     found = sweeps(world, **changes)
-    assert [found[name].interval_seconds for name in DUE] == [1, 2, 3, 4, 5]
+    assert [found[name].interval_seconds for name in DUE] == [1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("name", DUE)

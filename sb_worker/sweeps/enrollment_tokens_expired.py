@@ -1,0 +1,24 @@
+"""Enrolment tokens a day past their end are deleted: nobody can use them any more."""
+
+from __future__ import annotations
+
+from sb.clock import utc_now
+from sb.db.engine import Database
+from sb.ops import enrollments
+from sb_worker.loop import Swept, Task
+from sb_worker.settings import WorkerSettings
+
+
+def task(db: Database, settings: WorkerSettings) -> Task:
+    """Return the `enrollment-tokens-expired` sweep."""
+    limit = settings.sb_worker_sweep_batch_size
+
+    async def batch() -> Swept:
+        deleted = await db.run(enrollments.purge, now=utc_now(), limit=limit)
+        return Swept(counts={"deleted": deleted}, more=deleted == limit)
+
+    return Task(
+        name="enrollment-tokens-expired",
+        interval_seconds=settings.sb_worker_enrollment_tokens_interval.total_seconds(),
+        batch=batch,
+    )
