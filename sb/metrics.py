@@ -55,6 +55,9 @@ class HttpMetrics:
         self.audit_append_failures = Counter(
             "audit_append_failures", "Denials whose audit row failed.", registry=registry
         )
+        self.audit_denials_suppressed = Counter(
+            "audit_denials_suppressed", "Denials over their caller's limit.", registry=registry
+        )
         self.policy_rules_created = Counter(
             "policy_rules_created", "Rules made.", ["permission_used", "scope"], registry=registry
         )

@@ -13,6 +13,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
+from sb.clock import monotonic
 from sb.errors import InvalidInputError
 from sb.http import errors, guards, health, openapi
 from sb.http.bodies import (
@@ -37,6 +38,9 @@ PREFIX = "/api/v1"
 BODY_SECONDS = 10
 _LARGE_BODIES = trio.CapacityLimiter(2)
 UNREADABLE = (InvalidInputError, InvalidJsonError, UnsupportedMediaTypeError)
+
+#: A body that takes longer to arrive has its sender looked up again.
+SLOW_BODY_SECONDS = 0.2
 
 
 class _IdConverter(BaseConverter):
@@ -103,8 +107,15 @@ def _view(declaration: RouteDeclaration, state: AppState) -> Callable[..., Await
             caller, agent = await _authenticate(declaration, state, found)
             if (actor := caller or agent) is not None:
                 scope["sb.actor"] = actor.actor
+            # Apart from the step before, so that a refusal's trail knows whom it refused.
+            _authorise(declaration, caller)
             await _limit(declaration, state, caller, agent)
-            call = await _call(declaration, state, found, caller, agent)
+            raw, was_slow = await _read_body(declaration)
+            if was_slow:
+                # Sessions end and grants are taken back while a body trickles in.
+                caller, agent = await _authenticate(declaration, state, found)
+                _authorise(declaration, caller)
+            call = await _call(declaration, state, found, caller, agent, raw)
             return _response(await declaration.handler(call), declaration.status, state)
         except Exception as problem:  # noqa: BLE001 # the one boundary where errors become responses
             return _response(
@@ -151,12 +162,16 @@ async def _authenticate(
     )
     if isinstance(access, Session):
         caller = guards.require_person(caller)
-        guards.require_own_password(caller, access, route=declaration.name)
-        if access.permission is not None:
-            guards.require_permission(
-                caller, access.permission, access.scope, route=declaration.name
-            )
     return caller, None
+
+
+def _authorise(declaration: RouteDeclaration, caller: Caller | None) -> None:
+    access = declaration.access
+    if not isinstance(access, Session) or caller is None:
+        return
+    guards.require_own_password(caller, access, route=declaration.name)
+    if access.permission is not None:
+        guards.require_permission(caller, access.permission, access.scope, route=declaration.name)
 
 
 def _headers() -> dict[str, str]:
@@ -180,18 +195,26 @@ async def _limit(
     await enforce(declaration.limit, state=state, key=key)
 
 
+async def _read_body(declaration: RouteDeclaration) -> tuple[bytes, bool]:
+    """Return the body, and whether it took so long to arrive that the caller may be another."""
+    if declaration.body is None:
+        return b"", False
+    began = monotonic()
+    raw = cast("bytes", await request.get_data(cache=False))
+    return raw, monotonic() - began > SLOW_BODY_SECONDS
+
+
 async def _call(
     declaration: RouteDeclaration,
     state: AppState,
     ids: dict[str, str],
     caller: Caller | None,
     agent: AgentCaller | None,
+    raw: bytes,
 ) -> Call[Any]:
     scope: Any = request.scope
     body: BaseModel | None = None
-    raw = b""
     if declaration.body is not None:
-        raw = cast("bytes", await request.get_data(cache=False))
         parse = partial(
             parse_body,
             declaration.body,
@@ -238,7 +261,14 @@ async def _refused(
     scope: Any = request.scope
     request_id = scope["sb.request_id"]
     by: Actor = caller or agent or Anonymous(http_request_id=request_id)
-    return await errors.to_reply(problem, state=state, by=by, request_id=request_id, route=route)
+    return await errors.to_reply(
+        problem,
+        state=state,
+        by=by,
+        request_id=request_id,
+        client_ip=scope["sb.client_ip"],
+        route=route,
+    )
 
 
 _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)

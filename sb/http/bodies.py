@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from sb.errors import InvalidInputError, SbError
 
@@ -32,6 +33,14 @@ _UNSHOWN = (
 )
 #: Text that names something people decide about: it looks like what it is.
 Label = Annotated[Text, Field(pattern=f"^[^{_UNSHOWN}]*$")]
+
+
+class MisplacedError(ValueError):
+    """Something is wrong at a place within what was checked; the place is below its own."""
+
+    def __init__(self, place: tuple[str | int, ...], reason: str) -> None:
+        super().__init__(reason)
+        self.place = place
 
 
 class InvalidJsonError(SbError):
@@ -173,8 +182,12 @@ def _check_text(found: str) -> None:
 
 
 def _invalid(problem: ValidationError) -> InvalidInputError:
-    fields = [
-        {"field": ".".join(str(part) for part in error["loc"])[:300], "reason": error["msg"][:300]}
-        for error in problem.errors(include_input=False, include_url=False, include_context=False)
-    ]
-    return InvalidInputError(fields=fields[:MAX_REASONS])
+    errors = problem.errors(include_input=False, include_url=False)
+    return InvalidInputError(fields=[_fault(error) for error in errors[:MAX_REASONS]])
+
+
+def _fault(error: ErrorDetails) -> dict[str, str]:
+    # The library's own words before a reason of ours; the context stays here, it may hold input.
+    reason = error["msg"].removeprefix("Value error, ")
+    place = getattr(error.get("ctx", {}).get("error"), "place", ())
+    return {"field": ".".join(map(str, (*error["loc"], *place)))[:300], "reason": reason[:300]}

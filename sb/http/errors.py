@@ -1,25 +1,20 @@
-"""The only place where errors become responses, and where refusals get their audit row."""
+"""The only place where errors become responses, and where refusals are put on record."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
-import trio
 from pydantic import BaseModel
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from sb.clock import utc_now
 from sb.errors import ConstraintViolatedError, InternalError, NotFoundError, SbError
+from sb.http import denials
 from sb.http.declare import Reply
 from sb.http.state import AppState
-from sb.ops import audit
 from sb.ops.callers import Actor
 
 log = logging.getLogger(__name__)
-
-#: How long the audit row of a refusal may take, whatever becomes of the caller.
-DENIAL_SECONDS = 10.0
 
 
 class MethodNotAllowedError(SbError):
@@ -61,14 +56,20 @@ class ErrorBody(BaseModel):
 
 
 async def to_reply(
-    problem: Exception, *, state: AppState, by: Actor, request_id: str, route: str
+    problem: Exception,
+    *,
+    state: AppState,
+    by: Actor,
+    request_id: str,
+    client_ip: str,
+    route: str,
 ) -> Reply:
     """Return the response of an error, after writing the audit row it asks for."""
     error = meaning_of(problem)
     if error.status >= 500:
         _log(problem, error, request_id=request_id, route=route)
     if error.audit is not None:
-        await _record(error, state=state, by=by)
+        await denials.record(error.audit, state=state, by=by, client_ip=client_ip)
     return Reply(
         {
             "error": error.code,
@@ -111,18 +112,6 @@ def _http_meaning(problem: HTTPException) -> SbError:
             return BadRequestError()
         case _:
             return InternalError()
-
-
-async def _record(error: SbError, *, state: AppState, by: Actor) -> None:
-    assert error.audit is not None
-    try:
-        # Shielded: hanging up early must not be a way to leave no trace.
-        with trio.fail_after(DENIAL_SECONDS, shield=True):
-            await state.db.run(audit.record_denial, denial=error.audit, by=by, now=utc_now())
-    except Exception:  # noqa: BLE001 # whatever went wrong, the caller still gets the refusal
-        # The refusal stands; that its row is missing must be seen.
-        state.metrics.audit_append_failures.inc()
-        log.warning("denial not audited", extra={"fields": {"action": error.audit.action}})
 
 
 def _log(problem: Exception, error: SbError, *, request_id: str, route: str) -> None:

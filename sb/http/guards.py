@@ -30,7 +30,7 @@ class OriginMismatchError(SbError):
 class PasswordChangeRequiredError(SbError):
     code = "password_change_required"
     status = 403
-    message = "Change your password first, at POST /users/me/password."
+    message = "Change your password first, at POST /api/v1/users/me/password."
 
 
 async def find_session(
@@ -101,6 +101,7 @@ def require_permission(caller: Caller, permission: str, scope: str, *, route: st
     if not held:
         raise PermissionDeniedError(
             permission=permission,
+            scope=scope,
             audit=Denial("access.denied", f"route:{route}", permission=permission),
         )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from sb.http.bodies import Body, Text
+from sb.http.bodies import Body, MisplacedError, Text
 from sb.http.changes import Changes
 from sb.http.routes.bindings import ClusterName, Keys, Operations, SecretRef
 from sb.http.routes.environments import Kind, RiskLevel
@@ -29,14 +29,15 @@ from sb.http.routes.workflows import (
 )
 from sb.http.routes.workflows import Description as WorkflowDescription
 from sb.http.routes.workflows import Name as WorkflowName
+from sb.ops.teams import MOST_LEVELS
 
-#: How deep a team may stand.
-MOST_PARTS = 100
+#: How much one document may name, members included: all of it is one transaction.
+MOST_ENTRIES = 5000
 
 
 def _path(text: str) -> str:
     parts = text.split("/")
-    if len(parts) > MOST_PARTS or not all(0 < len(part) <= 240 for part in parts):
+    if len(parts) > MOST_LEVELS or not all(0 < len(part) <= 240 for part in parts):
         msg = "must be names joined by slashes, from the root down"
         raise ValueError(msg)
     for part in parts:
@@ -48,6 +49,13 @@ def _path(text: str) -> str:
             msg = "write ~0 for a tilde in a name and ~1 for a slash"
             raise ValueError(msg)
     return text
+
+
+def _not_boolean(value: object) -> object:
+    if value is True:  # To Python, and so to the literal, it is 1.
+        msg = "must be 1"
+        raise ValueError(msg)
+    return value
 
 
 Path = Annotated[Text, AfterValidator(_path)]
@@ -176,13 +184,25 @@ class GrantItem(Body):
 class OrganisationDocument(Body):
     """What is left out stays as it is, whole sections and single fields alike."""
 
-    version: Literal[1]
+    version: Annotated[Literal[1], BeforeValidator(_not_boolean)]
     roles: list[RoleItem] = Field(default=[])
     teams: list[TeamItem] = Field(default=[])
     projects: list[ProjectItem] = Field(default=[])
     workflows: list[WorkflowItem] = Field(default=[])
     policies: list[PolicyItem] = Field(default=[])
     grants: list[GrantItem] = Field(default=[])
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        named: list[Sequence[Any]] = [self.roles, self.teams, self.projects]
+        named += [self.workflows, self.policies, self.grants]
+        named += [team.members for team in self.teams]
+        named += [inner for one in self.projects for inner in (one.environments, one.bindings)]
+        entries = sum(len(section) for section in named)
+        if entries > MOST_ENTRIES:
+            msg = f"at most {MOST_ENTRIES} entries go into one document and here are {entries}"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _once(self) -> Self:
@@ -194,8 +214,7 @@ class OrganisationDocument(Body):
         grants = [(g.person.lower(), g.role, *g.scope.model_dump().values()) for g in self.grants]
         _named_once("grants", grants)
         if sum(bool(item.is_default) for item in self.workflows) > 1:
-            msg = "workflows: there is one default workflow, not two"
-            raise ValueError(msg)
+            raise MisplacedError(("workflows",), "there is one default workflow, not two")
         return self
 
     @property
@@ -208,6 +227,5 @@ def _named_once(section: str, names: Sequence[Any]) -> None:
     seen = set[Any]()
     for index, name in enumerate(names):
         if name in seen:
-            msg = f"{section}[{index}] names again what is named before it"
-            raise ValueError(msg)
+            raise MisplacedError((section, index), "names again what is named before it")
         seen.add(name)

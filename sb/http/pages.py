@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from pydantic import Field, field_validator
@@ -29,13 +29,15 @@ class InvalidCursorError(SbError):
 class Page(Query):
     """The part of a list query that says which page; larger limits are cut to the largest."""
 
+    most: ClassVar[int] = MAX_LIMIT
+
     limit: int = Field(default=DEFAULT_LIMIT, ge=1)
     cursor: str | None = Field(default=None, max_length=200)
 
     @field_validator("limit")
     @classmethod
     def _cut(cls, value: int) -> int:
-        return min(value, MAX_LIMIT)
+        return min(value, cls.most)
 
     @property
     def before(self) -> tuple[datetime, str] | None:

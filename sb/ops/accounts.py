@@ -117,8 +117,15 @@ def disable(tx: Transaction, *, by: Caller, user_id: str, now: datetime) -> User
         metadata={"sessions_ended": ended},
         now=now,
     )
-    # 3. Somebody must be left who can undo it.
-    administrators.require_one(tx)
+    # 3. Where the account was one who administers, somebody must be left who can undo it.
+    held = {
+        key
+        for grant in grants.load(tx, user_id=user_id, now=now)
+        if not grant.scope
+        for key in grant.permissions
+    }
+    if administrators.touches(held):
+        administrators.require_one(tx)
     return users.find(tx, user_id=user_id)
 
 
@@ -143,7 +150,7 @@ def enable(tx: Transaction, *, by: Caller, user_id: str, now: datetime) -> User:
 def unlock(tx: Transaction, *, by: Caller, user_id: str, now: datetime) -> User:
     """Forget the account's failed sign-ins and its lock; without any, nothing happens."""
     found = users.hold(tx, user_id=user_id)
-    if tx.count("user_clear_failures", id=user_id, now=now) == 0:
+    if tx.count("user_clear_failures", id=user_id) == 0:
         return found
     locked_until = found.locked_until.isoformat() if found.locked_until else None
     _record(

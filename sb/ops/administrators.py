@@ -1,7 +1,8 @@
 """Who administers the installation, and that somebody always does.
 
-An administrator can sign in and holds `role.edit` and `user_role.edit` through unscoped grants that
-do not end by themselves.
+An administrator can sign in with a password of their own and holds `role.edit` and `user_role.edit`
+through unscoped grants that do not end by themselves. Whoever has to change a temporary password
+first is none yet: they may never come.
 """
 
 from __future__ import annotations

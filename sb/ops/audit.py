@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
 from typing import Any
 
 from sb.db.engine import Transaction
 from sb.errors import Denial
 from sb.ids import is_id, new_id
 from sb.ops.callers import Actor
+
+READ = "audit.read"
+#: Readings by one person with the same filters within this time share one row, pages included.
+READING_LASTS = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,11 @@ class Filters:
     correlation_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+    @property
+    def used(self) -> list[str]:
+        """The names of the filters that are set, never what they are set to."""
+        return sorted(each.name for each in fields(self) if getattr(self, each.name) is not None)
 
 
 def record(
@@ -97,6 +106,26 @@ def list_events(
     )
     names = display_names(tx, {row["actor"] for row in rows})
     return [AuditEvent(actor_display=names[row["actor"]], **row) for row in rows]
+
+
+def is_reading_recorded(tx: Transaction, *, by: Actor, filters: Filters, now: datetime) -> bool:
+    """Tell whether the trail says already that this person reads it with these filters."""
+    rows = tx.many("audit_list_readings", actor=by.actor, since=now - READING_LASTS)
+    return any(row["metadata"].get("filters") == filters.used for row in rows)
+
+
+def record_reading(tx: Transaction, *, by: Actor, filters: Filters, now: datetime) -> None:
+    """Leave the row that somebody reads the trail; a second call within five minutes adds none."""
+    if is_reading_recorded(tx, by=by, filters=filters, now=now):
+        return
+    record(
+        tx,
+        by=by,
+        action=READ,
+        resource="audit_events",
+        metadata={"filters": filters.used},
+        now=now,
+    )
 
 
 def display_names(tx: Transaction, actors: set[str]) -> dict[str, str]:

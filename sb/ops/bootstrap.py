@@ -9,6 +9,7 @@ from sb.db.engine import Transaction
 from sb.ids import new_id
 from sb.ops import audit, grants, settings, users
 from sb.ops.callers import System
+from sb.ops.errors import UserNotFoundError
 
 BOOTSTRAP = System(part="bootstrap")
 
@@ -142,6 +143,9 @@ def adopt_admin(tx: Transaction, *, user_id: str, now: datetime) -> bool:
     role = tx.one("role_lock", name="admin")
     if role is None or tx.scalar("grant_any_of_role", role_id=role["id"]) is not None:
         return False
+    if tx.one("user_find", id=user_id) is None:
+        msg = f"SB_BOOTSTRAP_ADMIN_USER_ID: there is no account {user_id}; nobody holds admin."
+        raise UserNotFoundError(msg)
     grants.give(
         tx, user_id=user_id, role_id=role["id"], scope={}, granted_by=BOOTSTRAP.actor, now=now
     )

@@ -11,7 +11,7 @@ from sb.db.engine import Transaction
 from sb.errors import Denial, SbError
 from sb.ids import new_id
 from sb.ops import agents, audit, connections
-from sb.ops.callers import Actor, AgentCaller
+from sb.ops.callers import Actor, AgentCaller, System
 from sb.ops.errors import (
     AgentNameRequiredError,
     ClusterNameMismatchError,
@@ -26,6 +26,8 @@ from sb.ops.errors import (
 )
 
 DEFAULT_LIFETIME_SECONDS = 900
+#: A token's row outlives it by this, so that a late agent is told what became of its token.
+KEPT_FOR = timedelta(days=1)
 LIFETIME_SECONDS = range(60, 86401)
 
 
@@ -179,6 +181,21 @@ def redeem(
         now=now,
     )
     return agent
+
+
+def purge(tx: Transaction, *, now: datetime, limit: int) -> int:
+    """Delete up to `limit` tokens past their end, used or not; one audit row tells how many."""
+    deleted = tx.count("enrollment_purge", ended_before=now - KEPT_FOR, limit=limit)
+    if deleted:
+        audit.record(
+            tx,
+            by=System(part="worker"),
+            action="agent.enrollment_token.purge",
+            resource="agent_enrollment_token:ended",
+            metadata={"deleted": deleted},
+            now=now,
+        )
+    return deleted
 
 
 def _check_token(token: Mapping[str, Any], *, now: datetime) -> None:

@@ -327,6 +327,12 @@ CONSTRAINT_ERRORS: dict[str, type[SbError]] = {
     "roles_name_key": governance_errors.RoleNameTakenError,
     "workflow_definitions_name_key": governance_errors.WorkflowNameTakenError,
     "workflow_definitions_default_key": governance_errors.DefaultWorkflowChangedError,
+    # What governance deletes is held and counted first; these are for what names it meanwhile.
+    "teams_parent_team_id_fkey": tenancy_errors.TeamInUseError,
+    "team_members_team_id_fkey": governance_errors.TeamNotFoundError,
+    "projects_team_id_fkey": governance_errors.TeamNotFoundError,
+    "user_roles_role_id_fkey": governance_errors.RoleInUseError,
+    "workflow_definitions_approver_role_id_fkey": governance_errors.RoleInUseError,
     "policy_rules_team_id_fkey": governance_errors.TeamNotFoundError,
     "policy_rules_workflow_id_fkey": governance_errors.RulesChangedError,
     "access_requests_workflow_id_fkey": governance_errors.RulesChangedError,

@@ -68,7 +68,7 @@ class WorkflowNameTakenError(SbError):
 class WorkflowInUseError(SbError):
     code = "workflow_in_use"
     status = 409
-    message = "Rules or requests name this workflow; disable it instead."
+    message = "Rules or requests name this workflow; point its rules to another one first."
 
 
 class DefaultWorkflowRequiredError(SbError):
@@ -241,6 +241,12 @@ class GrantExistsError(SbError):
     code = "grant_exists"
     status = 409
     message = "The person holds this role at this scope already."
+
+
+class TooManyGrantsError(SbError):
+    code = "too_many_grants"
+    status = 409
+    message = "The person holds 200 grants, which is the most; take back some of them first."
 
 
 class GrantEndedError(SbError):

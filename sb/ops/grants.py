@@ -16,7 +16,7 @@ from sb.auth.access import GLOBAL, Grant, Resource, allowed, holds_anywhere, lac
 from sb.db.engine import Transaction
 from sb.errors import Denial, InvalidInputError, PermissionDeniedError
 from sb.ids import new_id
-from sb.ops import administrators, audit, scopes
+from sb.ops import administrators, arrays, audit, scopes
 from sb.ops.callers import Caller
 from sb.ops.errors import UserNotFoundError
 from sb.ops.governance_errors import (
@@ -27,10 +27,13 @@ from sb.ops.governance_errors import (
     GrantNotFoundError,
     InvalidScopeError,
     RoleNotFoundError,
+    TooManyGrantsError,
 )
 
 #: Held over a whole scope, it lets a person see, give and take grants there.
 GIVEN_BY: Final = "user_role.edit"
+#: How many grants of one person are in force at most: every request of theirs loads them all.
+MOST_IN_FORCE: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +46,19 @@ class Filters:
 
 def load(tx: Transaction, *, user_id: str, now: datetime) -> tuple[Grant, ...]:
     """Return every grant of the person that is in force now; one query, whatever the team tree."""
+    rows = tx.many("grant_list_for_user", user_id=user_id, now=now)
+    tree = rows[0]["team_tree"] if rows else None
+    below = scopes.below({row["team_id"] for row in rows}, tree=tree)
     return tuple(
         Grant(
             role_id=row["role_id"],
             role_name=row["role_name"],
             permissions=frozenset(row["permissions"]),
             scope=row["scope"],
-            team_ids=frozenset((row["team_ids"] or "").split()),
+            team_ids=below[row["team_id"]],
             expires_at=row["expires_at"],
         )
-        for row in tx.many("grant_list_for_user", user_id=user_id, now=now)
+        for row in rows
     )
 
 
@@ -130,10 +136,12 @@ def create(
         until=expires_at,
         denial=denial,
     )
-    # 3. Once; a grant that has ended may be followed by another.
+    # 3. Once, and not without end; a grant that has ended may be followed by another.
     same: dict[str, Any] = {"user_id": user_id, "role_id": role_id, "scope": scope}
     if tx.scalar("grant_find_same", **same, now=now) is not None:
         raise GrantExistsError
+    if tx.scalar("grant_count_in_force", user_id=user_id, now=now) >= MOST_IN_FORCE:
+        raise TooManyGrantsError
     grant_id = give(
         tx, **same, granted_by=caller.actor, expires_at=expires_at, reason=reason, now=now
     )
@@ -195,9 +203,11 @@ def _list(
     now: datetime,
 ) -> list[Mapping[str, Any]]:
     seen = visibility(caller.grants, (GIVEN_BY,))
+    everything = seen.everything or own
     return tx.many(
         "grant_list",
-        everything=seen.everything or own,
+        everything=everything,
+        **arrays.places([{}] if everything else seen.scopes),
         scopes=seen.scopes,
         user_id=filters.user_id,
         role_id=filters.role_id,
@@ -283,7 +293,12 @@ def revoke(tx: Transaction, *, caller: Caller, grant_id: str, now: datetime) -> 
     if tx.count("grant_delete", id=grant_id) == 0:
         raise GrantNotFoundError
     _require_administrator(tx, row)
-    more = {"granted_by": row["granted_by"], "was_in_force": not _ended(row, now=now)}
+    # The row is gone after this: its beginning is told here, or nowhere where no event made it.
+    more = {
+        "granted_by": row["granted_by"],
+        "granted_at": _iso(row["granted_at"]),
+        "was_in_force": not _ended(row, now=now),
+    }
     _record(tx, by=caller, action="grant.revoke", row=row, now=now, more=more)
 
 
@@ -304,15 +319,18 @@ def _covered_by(
     tx: Transaction, caller: Caller, *, scope: Mapping[str, str], denial: Denial
 ) -> Resource:
     """Return the widest thing of a scope, all of which is the caller's to give roles at."""
-    resource, missing = scopes.find(tx, scope=scope)
+    scopes.hold(tx, scope=scope)
+    found = scopes.find(tx, scope=scope)
     everywhere = allowed(caller.grants, GIVEN_BY, GLOBAL)
-    if everywhere and missing is not None:
-        raise InvalidScopeError(field=f"scope.{missing}")
-    # Elsewhere what is not there and what is somebody else's look the same.
-    if missing is not None or not allowed(caller.grants, GIVEN_BY, resource):
+    if everywhere and found.missing is not None:
+        raise InvalidScopeError(field=f"scope.{found.missing}")
+    # Elsewhere what is not there and what is somebody else's look the same, also beside the own:
+    # a project of one team named together with another team.
+    absent = not everywhere and (found.missing is not None or found.split)
+    if absent or not allowed(caller.grants, GIVEN_BY, found.resource):
         denial.metadata.update(error_kind="out_of_scope")
         raise PermissionDeniedError(permission=GIVEN_BY, audit=denial)
-    return resource
+    return found.resource
 
 
 def _editable(
@@ -337,7 +355,7 @@ def _find(tx: Transaction, grant_id: str) -> Mapping[str, Any]:
 
 def _require_administrator(tx: Transaction, row: Mapping[str, Any]) -> None:
     # Asked only of grants that make administrators: the others can be taken back at any time.
-    if administrators.touches(row["permissions"]):
+    if not row["scope"] and administrators.touches(row["permissions"]):
         administrators.require_one(tx)
 
 

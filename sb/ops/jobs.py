@@ -172,6 +172,7 @@ def require_lease(
     lease_token_hash: bytes,
     action: str,
     now: datetime,
+    resource: str | None = None,
 ) -> Mapping[str, Any]:
     """Return the agent's live job for this request, or refuse: no lease, no value."""
     row = tx.one(
@@ -185,7 +186,7 @@ def require_lease(
         raise LeaseLostError(
             audit=Denial(
                 action,
-                f"request:{request_id}",
+                resource or f"request:{request_id}",
                 correlation_id=request_id,
                 error_kind="lease_lost",
             )
@@ -207,7 +208,12 @@ def complete(
     Returns the signal of the change: work to claim when the job went back into the queue, the
     request's end otherwise; None when nothing changed.
     """
-    # 1. Request before job: the same order as approval and expiry.
+    # 1. What is not this agent's is refused before anything is held, as what is not there.
+    found = tx.one("job_find_request", id=job_id)
+    if found is None or found["lease_token_hash"] != lease_token_hash:
+        about = None if found is None else found["correlation_id"]
+        raise LeaseLostError(audit=_lease_denied("job.complete", job_id, about))
+    # 2. Request before job: the same order as approval and expiry.
     job = _lock_job(tx, job_id=job_id)
     mine = job["claimed_by"] == agent.agent_id and job["lease_token_hash"] == lease_token_hash
     requeued = job["status"] == "queued" and not outcome.succeeded
@@ -216,13 +222,13 @@ def complete(
         return None
     if not mine or job["status"] != "claimed":
         raise LeaseLostError(audit=_lease_denied("job.complete", job_id, job["correlation_id"]))
-    # 2. A failure that may pass goes back into the queue while attempts are left.
+    # 3. A failure that may pass goes back into the queue while attempts are left.
     error = sanitize_error(outcome.error) if outcome.error else None
     if not outcome.succeeded:
         tx.count("agent_set_last_error", id=agent.agent_id, last_error=error, now=now)
         if outcome.retryable and job["attempts"] < job["max_attempts"]:
             return _requeue(tx, job=job, by=agent, error=error, reported=True, now=now)
-    # 3. The end of the job and of its request.
+    # 4. The end of the job and of its request.
     status = "succeeded" if outcome.succeeded else "failed"
     tx.count(
         "job_finish",

@@ -6,6 +6,8 @@ are the same. What the document does not name stays; nothing is ever deleted.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,6 +17,7 @@ from sb.db.engine import Transaction
 from sb.errors import Denial, PermissionDeniedError
 from sb.ops import (
     administrators,
+    audit,
     grants,
     organisation_powers,
     organisation_tenancy,
@@ -23,6 +26,7 @@ from sb.ops import (
 )
 from sb.ops.callers import Caller
 from sb.ops.organisation_names import Names
+from sb.ops.organisation_references import require_known
 from sb.ops.organisation_work import Item, Step, Work, placed
 
 #: Beside being an administrator.
@@ -39,7 +43,10 @@ def apply(
     # Powers first: the order in which everything here is held.
     caller = grants.hold(tx, caller=caller, now=now)
     require_root(caller, resource="organisation:apply")
-    names = Names.load(tx, caller=caller, now=now)
+    if document.get("teams"):
+        teams.hold_tree(tx)
+    names = Names.load(tx, caller=caller)
+    require_known(document, names)
     work = Work(tx=tx, caller=caller, names=names, now=now)
     for section, one in SECTIONS.items():
         for index, item in _ordered(section, document.get(section) or ()):
@@ -51,7 +58,36 @@ def apply(
             if item.get("status") == "archived":
                 with placed(f"{section}.{index}"):
                     archive(work, item)
-    return list(work.steps.values())
+    steps = list(work.steps.values())
+    _record(tx, by=caller, document=document, steps=steps, now=now)
+    return steps
+
+
+def _record(
+    tx: Transaction,
+    *,
+    by: Caller,
+    document: Mapping[str, Any],
+    steps: Sequence[Step],
+    now: datetime,
+) -> None:
+    """Append one event about all the steps, beside their own, if any of them changed something."""
+    counts: dict[str, dict[str, int]] = {}
+    for step in steps:
+        of_kind = counts.setdefault(step.kind, {})
+        of_kind[step.action] = of_kind.get(step.action, 0) + 1
+    if any(of_kind.keys() - {"unchanged"} for of_kind in counts.values()):
+        facts = {"document_sha256": fingerprint(document), "steps": counts}
+        resource = "organisation:apply"
+        audit.record(
+            tx, by=by, action="organisation.applied", resource=resource, metadata=facts, now=now
+        )
+
+
+def fingerprint(document: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the document as JSON with sorted keys and no spaces, in hex."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), default=datetime.isoformat)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def require_root(caller: Caller, *, resource: str) -> None:

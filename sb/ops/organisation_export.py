@@ -9,12 +9,13 @@ from typing import Any
 
 from sb.auth.permissions import SEED_ROLES
 from sb.db.engine import Transaction
-from sb.ops import bindings, grants, teams, workflows
+from sb.ops import audit, bindings, grants, teams, workflows
 from sb.ops.callers import Caller
-from sb.ops.organisation import require_root
+from sb.ops.organisation import fingerprint, require_root
 from sb.ops.organisation_names import GoneError, Names, Row, everything, parted
 
 VERSION = 1
+RESOURCE = "organisation:export"
 _SEEDED = {role.name: role for role in SEED_ROLES}
 _RULE_FACTS = (
     "priority",
@@ -27,16 +28,17 @@ _RULE_FACTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """The document, and what it cannot say."""
+    """The document, its fingerprint, and what it cannot say."""
 
     document: Mapping[str, Any]
+    sha256: str
     left_out: list[str]
 
 
 def export(tx: Transaction, *, caller: Caller, now: datetime) -> Export:
     """Return everything a document can name; ids, accounts and what has ended are not in it."""
-    require_root(caller, resource="organisation:export")
-    names = Names.load(tx, caller=caller, now=now)
+    require_root(caller, resource=RESOURCE)
+    names = Names.load(tx, caller=caller)
     found = _Reader(tx=tx, caller=caller, names=names, now=now, left_out=[])
     document = {
         "version": VERSION,
@@ -47,7 +49,20 @@ def export(tx: Transaction, *, caller: Caller, now: datetime) -> Export:
         "policies": list(found.policies()),
         "grants": found.grants(),
     }
-    return Export(document=document, left_out=found.left_out)
+    return Export(document=document, sha256=fingerprint(document), left_out=found.left_out)
+
+
+def record(tx: Transaction, *, by: Caller, found: Export, now: datetime) -> None:
+    """Leave the row that somebody takes the document out; every call leaves one."""
+    sections = {name: rows for name, rows in found.document.items() if name != "version"}
+    facts = {
+        "counts": {name: len(rows) for name, rows in sections.items()},
+        "document_sha256": found.sha256,
+        "left_out": len(found.left_out),
+    }
+    audit.record(
+        tx, by=by, action="organisation.exported", resource=RESOURCE, metadata=facts, now=now
+    )
 
 
 def _by_age(rule: Row) -> tuple[bool, datetime, str]:

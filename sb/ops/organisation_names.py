@@ -73,9 +73,10 @@ class Names:
         self.rules: list[Row] = []
         self._rows: dict[str, dict[str, Row]] = {noun: {} for noun in NOUNS}
         self._names: dict[str, dict[str, str]] = {noun: {} for noun in NOUNS}
+        self._people: dict[str, str | None] = {}
 
     @classmethod
-    def load(cls, tx: Transaction, *, caller: Caller, now: datetime) -> Names:
+    def load(cls, tx: Transaction, *, caller: Caller) -> Names:
         """Return what is there, as the caller sees it."""
 
         def rows(fetch: Callable[..., list[Row]], **more: Any) -> list[Row]:
@@ -91,7 +92,7 @@ class Names:
         for row in rows(environments.list_environments, caller=caller):
             project = found.name_of("project", row["project_id"])
             found.put("environment", joined([project, row["name"]]), row)
-        for row in rows(roles.list_roles, caller=caller, now=now):
+        for row in rows(roles.list_roles, caller=caller):
             found.put("role", row["name"], row)
         for row in rows(workflows.list_workflows, caller=caller):
             found.put("workflow", row["name"], row)
@@ -116,8 +117,20 @@ class Names:
         """Return the id of what has this name, or refuse it at the field."""
         row = self.find(noun, name)
         if row is None:
-            raise fault(field, f"there is no {noun} {name!r}")
+            raise fault(field, self.unknown(noun, name))
         return str(row["id"])
+
+    def knows(self, noun: str, name: str) -> bool:
+        """Tell whether something, or somebody, has this name."""
+        if noun == "person":
+            return self._person(name) is not None
+        return self.find(noun, name) is not None
+
+    def unknown(self, noun: str, name: str) -> str:
+        """Return the sentence about a name that nothing has."""
+        if noun == "person":
+            return f"nobody has an account with the address {name!r}"
+        return f"there is no {noun} {name!r}"
 
     def name_of(self, noun: str, id_: str) -> str:
         """Return the name of what has this id, or raise GoneError."""
@@ -128,10 +141,17 @@ class Names:
 
     def person(self, email: str, *, field: str) -> str:
         """Return the id of the account with this address; accounts are not made here."""
-        row = self.tx.one("user_find_by_email", email=normal_email(email))
-        if row is None:
-            raise fault(field, f"nobody has an account with the address {email!r}")
-        return str(row["id"])
+        user_id = self._person(email)
+        if user_id is None:
+            raise fault(field, self.unknown("person", email))
+        return user_id
+
+    def _person(self, email: str) -> str | None:
+        email = normal_email(email)
+        if email not in self._people:
+            row = self.tx.one("user_find_by_email", email=email)
+            self._people[email] = None if row is None else str(row["id"])
+        return self._people[email]
 
     def with_ids(self, named: Mapping[str, Any], *, field: str) -> dict[str, Any]:
         """Return a scope or selector of the file as it is stored: ids in place of names."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from sb.ops import grants, policy_rules, roles, scopes, workflows
 from sb.ops.organisation_names import GoneError, Row, everything, fault
-from sb.ops.organisation_work import Item, Work, given
+from sb.ops.organisation_work import Item, Key, Work, given
 
 WORKFLOW_SHOWN = (*(key for key in workflows.KNOBS if key != "approver_role_id"), "approver_role")
 POLICY_SHOWN = (*(key for key in policy_rules.FIELDS if key != "workflow_id"), "workflow")
@@ -93,16 +94,19 @@ def _named(work: Work, rule: Row) -> Row:
 
 def _rule(work: Work, item: Item, anchor: Mapping[str, str], at: str) -> Row | None:
     """Return the rule of this name at this anchor, or the system's match-all."""
+    if not work.rules:
+        for row in work.names.rules:
+            key = _rule_key(row, row["name"], system=row["is_system"])
+            work.rules.setdefault(key, []).append(row)
     system = not anchor and not item["selector"]
-    found = [
-        row
-        for row in work.names.rules
-        if (row["is_system"] if system else row["name"] == item["name"] and not row["is_system"])
-        and all(row[key] == anchor.get(key) for key in ("project_id", "team_id"))
-    ]
+    found = work.rules.get(_rule_key(anchor, item["name"], system=system), [])
     if len(found) > 1:
         raise fault(f"{at}.name", "more than one rule there has this name: rename one of them")
     return found[0] if found else None
+
+
+def _rule_key(anchor: Mapping[str, Any], name: str, *, system: bool) -> Key:
+    return anchor.get("project_id"), anchor.get("team_id"), None if system else name
 
 
 def grant(work: Work, item: Item, at: str) -> None:
@@ -110,12 +114,10 @@ def grant(work: Work, item: Item, at: str) -> None:
     role_id = work.names.id_of("role", item["role"], field=f"{at}.role")
     scope = scopes.canonical(work.names.with_ids(item["scope"], field=f"{at}.scope"))
     common: dict[str, Any] = {"caller": work.caller, "now": work.now}
-    rows = everything(
-        lambda **page: grants.list_of_user(work.tx, user_id=user_id, active=True, **common, **page),
-        at="granted_at",
-        id_="id",
-    )
-    row = next((r for r in rows if r["role_id"] == role_id and r["scope"] == scope), None)
+    if user_id not in work.grants:
+        work.grants[user_id] = _in_force(work, user_id)
+    key = _grant_key(role_id, scope)
+    row = work.grants[user_id].get(key)
     keys = ("expires_at", "reason")
     asked = given(item, keys)
     where = ", ".join(f"{key}={value}" for key, value in sorted(item["scope"].items()))
@@ -131,4 +133,20 @@ def grant(work: Work, item: Item, at: str) -> None:
         )
     else:
         found = grants.update(work.tx, grant_id=row["id"], changes=asked, **common)
+    work.grants[user_id][key] = found
     work.note("grant", name, row, found, shown=keys)
+
+
+def _in_force(work: Work, user_id: str) -> dict[Key, Row]:
+    rows = everything(
+        lambda **page: grants.list_of_user(
+            work.tx, caller=work.caller, user_id=user_id, active=True, now=work.now, **page
+        ),
+        at="granted_at",
+        id_="id",
+    )
+    return {_grant_key(row["role_id"], row["scope"]): row for row in reversed(list(rows))}
+
+
+def _grant_key(role_id: str, scope: Mapping[str, Any]) -> Key:
+    return role_id, json.dumps(scope, sort_keys=True)

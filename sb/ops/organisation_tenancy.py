@@ -7,11 +7,11 @@ from typing import Any
 
 from sb.ops import bindings, environments, projects, secrets, teams
 from sb.ops.organisation_names import Row, above, everything, fault, joined, parted
-from sb.ops.organisation_work import Item, Work, given, placed
+from sb.ops.organisation_work import Item, Key, Work, given, placed
 
 PROJECT_SHOWN = ("team", "status")
 BINDING_SHOWN = ("environment", "allowed_ops", "allowed_keys")
-DEFAULT_RISK = 1
+DEFAULT_TYPE, DEFAULT_RISK = "other", 1
 
 
 def team(work: Work, item: Item, at: str) -> None:
@@ -103,7 +103,7 @@ def _environment(work: Work, item: Item, at: str, project: Row) -> None:
             work.tx,
             project_id=project["id"],
             name=item["name"],
-            environment_type=item["type"],
+            environment_type=item.get("type", DEFAULT_TYPE),
             kind=item.get("kind"),
             risk_level=item.get("risk_level", DEFAULT_RISK),
             description=item.get("description"),
@@ -142,6 +142,7 @@ def _binding(work: Work, item: Item, at: str, project: Row) -> None:
         found = bindings.create(work.tx, secret=place, limits=limits, **common)
     else:
         found = bindings.update(work.tx, secret_id=row["secret_id"], changes=wanted, **common)
+    _keep(work.bindings[project["id"]], found)
     where = "/".join(part for part in (connection, item.get("cluster")) if part)
     name = f"{joined([project['name']])} {item['provider']}:{item['secret_ref']}"
     name += f" ({where})" if where else ""
@@ -159,6 +160,16 @@ def _plain(work: Work, row: Row | None) -> Row | None:
 
 def _bound(work: Work, project_id: str, place: secrets.Place, at: str) -> Row | None:
     """Return the project's binding to this secret, if there is one."""
+    if project_id not in work.bindings:
+        work.bindings[project_id] = _bindings(work, project_id)
+    of_path = work.bindings[project_id].get((place.provider_type, place.secret_ref), {})
+    found = [row for row in of_path.values() if _is_meant(row, place)]
+    if len(found) > 1:
+        raise fault(f"{at}.secret_ref", "is bound more than once: say connection and cluster")
+    return found[0] if found else None
+
+
+def _bindings(work: Work, project_id: str) -> dict[Key, dict[str, Row]]:
     rows = everything(
         lambda **page: bindings.list_bindings(
             work.tx, caller=work.caller, project_id=project_id, **page
@@ -166,17 +177,19 @@ def _bound(work: Work, project_id: str, place: secrets.Place, at: str) -> Row | 
         at="created_at",
         id_="secret_id",
     )
-    found = [row for row in rows if _is_meant(row, place)]
-    if len(found) > 1:
-        raise fault(f"{at}.secret_ref", "is bound more than once: say connection and cluster")
-    return found[0] if found else None
+    found: dict[Key, dict[str, Row]] = {}
+    for row in rows:
+        _keep(found, row)
+    return found
+
+
+def _keep(found: dict[Key, dict[str, Row]], row: Row) -> None:
+    path = (row["provider_type"], row["secret_ref"])
+    found.setdefault(path, {})[row["secret_id"]] = row
 
 
 def _is_meant(row: Row, place: secrets.Place) -> bool:
+    """Tell whether the binding to a secret of the place's path is to the place itself."""
     cluster = row["cluster_name"] or row["connection_cluster"]
-    return (
-        row["provider_type"] == place.provider_type
-        and row["secret_ref"] == place.secret_ref
-        and place.provider_connection_id in (None, row["provider_connection_id"])
-        and place.cluster_name in (None, cluster)
-    )
+    connected = place.provider_connection_id in (None, row["provider_connection_id"])
+    return connected and place.cluster_name in (None, cluster)

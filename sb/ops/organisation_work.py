@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from sb.ops.callers import Caller
 from sb.ops.organisation_names import Names, Row
 
 Item = Mapping[str, Any]
+Key = tuple[Any, ...]
 Action = Literal["create", "update", "unchanged"]
 
 
@@ -33,6 +34,14 @@ class Step:
     action: Action = "unchanged"
     changes: list[Change] = field(default_factory=list)
 
+    def add(self, change: Change) -> None:
+        """Add the change, or let it go on from an earlier one of the same field."""
+        for index, earlier in enumerate(self.changes):
+            if (earlier.field, earlier.after) == (change.field, change.before):
+                self.changes[index] = replace(earlier, after=change.after)
+                return
+        self.changes.append(change)
+
 
 @dataclass(slots=True, kw_only=True)
 class Work:
@@ -41,6 +50,11 @@ class Work:
     names: Names
     now: datetime
     steps: dict[tuple[str, str], Step] = field(default_factory=dict)
+    #: What a project or a person has, by its id: read at the first item of it and kept up to
+    #: date, or every item would read again what those before it have made.
+    bindings: dict[str, dict[Key, dict[str, Row]]] = field(default_factory=dict)
+    grants: dict[str, dict[Key, Row]] = field(default_factory=dict)
+    rules: dict[Key, list[Row]] = field(default_factory=dict)
 
     def note(
         self, kind: str, name: str, before: Row | None, after: Row, *, shown: Sequence[str] = ()
@@ -48,8 +62,8 @@ class Work:
         """Add what became of one thing to its step."""
         step = self.steps.setdefault((kind, name), Step(kind=kind, name=name))
         if before is None:
-            step.action = "create"
-            return
+            # Its name says the step itself.
+            step.action, before = "create", {"name": after.get("name")}
         changes = [
             Change(field=key, before=before.get(key), after=after.get(key))
             for key in shown
@@ -57,8 +71,8 @@ class Work:
         ]
         if changes and step.action == "unchanged":
             step.action = "update"
-        if step.action == "update":
-            step.changes += changes
+        for change in changes:
+            step.add(change)
 
 
 @contextmanager

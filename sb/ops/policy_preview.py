@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from sb.auth.access import GLOBAL, Resource, allowed
+from sb.auth.access import GLOBAL, Resource, allowed, holds_anywhere
 from sb.db.engine import Transaction
 from sb.errors import InvalidInputError, SbError
-from sb.ops import policies, targets
+from sb.ops import policies, submissions, targets
 from sb.ops.callers import Caller
-from sb.ops.errors import (
-    AutoApprovalForbiddenError,
-    EnvironmentNotInProjectError,
-)
+from sb.ops.errors import AutoApprovalForbiddenError, EnvironmentNotInProjectError
 from sb.ops.tenancy_errors import ProjectNotFoundError
 
 #: Any of these over the request lets a person see how it would be decided.
 ASKED_BY = ("policy.author", "secret.approve", "secret.request")
 MAX_ROWS = 200
+#: What is wrong with the question itself is its answer; other refusals stand beside the rules.
+MALFORMED = (EnvironmentNotInProjectError, InvalidInputError)
 
 Reason = Literal["priority", "anchor", "nearest_team", "age", "id", "only_match"]
 Anchor = Literal["platform", "project", "team"]
@@ -37,6 +37,25 @@ class Draft:
     target_keys: Sequence[str] = ()
     project_id: str | None = None
     environment: str | None = None
+    target_provider_config: Mapping[str, Any] = field(default_factory=dict)
+    provider_connection_id: str | None = None
+
+    @property
+    def submitted(self) -> submissions.Draft:
+        """What a submit would be given."""
+        return submissions.Draft(
+            id="",
+            # A reveal reads: a binding speaks of reading and writing only.
+            type="patch" if self.operation == "patch" else "read",
+            justification="",
+            target_provider_type=self.target_provider_type,
+            target_provider_config=self.target_provider_config,
+            target_secret_ref=self.target_secret_ref,
+            target_keys=self.target_keys,
+            project_id=self.project_id,
+            environment=self.environment,
+            provider_connection_id=self.provider_connection_id,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +86,8 @@ class Explanation:
     rules_count: int
     #: None for those who may not know who decides.
     approvers: Approvers | None
-    #: The stable code with which a submit would be refused on these facts alone.
+    #: The stable code with which a submit would be refused: the caller's own if they ask for
+    #: secrets anywhere, for others on the facts alone.
     refused_as: str | None
 
 
@@ -85,14 +105,10 @@ def explain(tx: Transaction, *, caller: Caller, draft: Draft, now: datetime) -> 
     # 1. Where it points; what the caller may not see is not there.
     place = _place(tx, caller=caller, draft=draft)
     # 2. The rules that match, and the one that wins.
-    rows = tx.many(
-        "policy_list_candidates",
-        project_id=place.scope.project_id,
-        secret_ref=place.scope.secret_ref,
-        facts=policies.facts_of(place.scope),
-        limit=MAX_ROWS,
-    )
-    winner = policies.first_match(tx, scope=place.scope)
+    rows = policies.candidates(tx, scope=place.scope, limit=MAX_ROWS)
+    winner = next((row for row in rows if row["enabled"]), None)
+    if winner is None and len(rows) == MAX_ROWS:
+        winner = policies.first_match(tx, scope=place.scope)
     decision = policies.decision_of(tx, rule=winner, scope=place.scope)
     # 3. Who could decide, and what would keep it from being asked at all.
     decides = _edits(caller) or allowed(caller.grants, "secret.approve", place.resource)
@@ -113,40 +129,52 @@ def explain(tx: Transaction, *, caller: Caller, draft: Draft, now: datetime) -> 
 
 
 def _place(tx: Transaction, *, caller: Caller, draft: Draft) -> _Place:
+    config = targets.check_config(draft.target_provider_type, draft.target_provider_config)
     project, environment = _found(tx, caller, draft)
-    resource, refused_as = GLOBAL, None
-    try:
-        resource = targets.resolve(
-            tx,
-            # A reveal reads: a binding speaks of reading and writing only.
-            operation="patch" if draft.operation == "patch" else "read",
-            provider_type=draft.target_provider_type,
-            secret_ref=draft.target_secret_ref,
-            keys=draft.target_keys,
-            config={},
-            project_id=draft.project_id,
-            environment=draft.environment,
-            connection_id=None,
-        ).resource
-    except SbError as refusal:
-        refused_as = refusal.code
-        resource = _resource(draft, project, environment)
+    asked = draft.submitted
+    target, refusal = _target(tx, asked, config)
+    if holds_anywhere(caller.grants, "secret.request"):
+        refusal = _refusal(tx, caller, asked)
+    resource = _resource(draft, project, environment) if target is None else target.resource
     _require_seen(caller, resource, draft=draft)
-    if draft.environment is not None and environment is None:
-        raise EnvironmentNotInProjectError(field="environment")
-    return _Place(
-        scope=policies.PolicyScope(
-            operation=draft.operation,
-            provider_type=draft.target_provider_type,
-            secret_ref=draft.target_secret_ref,
-            project_id=draft.project_id,
-            environment=environment["name"] if environment else None,
-            environment_id=environment["id"] if environment else None,
-            environment_kind=environment["kind"] if environment else None,
-        ),
-        resource=resource,
-        refused_as=refused_as,
+    if isinstance(refusal, MALFORMED):
+        raise refusal
+    scope = policies.PolicyScope(
+        operation=draft.operation,
+        provider_type=draft.target_provider_type,
+        # Nobody is refused twice: what is refused anyway is matched as it is written.
+        secret_ref=targets.joined_ref(draft.target_provider_type, draft.target_secret_ref, config),
+        project_id=draft.project_id,
+        environment=environment["name"] if environment else None,
+        environment_id=environment["id"] if environment else None,
+        environment_kind=environment["kind"] if environment else None,
     )
+    if target is not None and refusal is None:
+        scope = dataclasses.replace(submissions.scope_of(asked, target), operation=draft.operation)
+    return _Place(
+        scope=scope, resource=resource, refused_as=None if refusal is None else refusal.code
+    )
+
+
+def _target(
+    tx: Transaction, asked: submissions.Draft, config: Mapping[str, str]
+) -> tuple[targets.Target | None, SbError | None]:
+    """Return where a submit would point, whoever made it, and why it would be refused, if it is."""
+    target = None
+    try:
+        target = submissions.resolve(tx, draft=asked, config=config)
+        submissions.require_environment(tx, target)
+    except SbError as refusal:
+        return target, refusal
+    return target, None
+
+
+def _refusal(tx: Transaction, caller: Caller, asked: submissions.Draft) -> SbError | None:
+    try:
+        submissions.find_target(tx, caller=caller, draft=asked)
+    except SbError as refusal:
+        return refusal
+    return None
 
 
 def _found(

@@ -88,7 +88,7 @@ def update(
 ) -> Mapping[str, Any]:
     """Change what is given, keep all else, and return the rule; the same again does nothing."""
     # 1. Hold the workflow and the rule.
-    rule, workflow = hold(tx, rule_id=rule_id, changes=changes)
+    rule, workflow = hold(tx, seen=find(tx, rule_id=rule_id), changes=changes)
     if workflow is None:
         raise InvalidInputError(fields=[{"field": "workflow_id", "reason": "no such workflow"}])
     # 2. What the rule would be as a whole, where it is.
@@ -147,12 +147,11 @@ def scope_of(rule: Mapping[str, Any]) -> Scope:
 
 
 def hold(
-    tx: Transaction, *, rule_id: str, changes: Mapping[str, Any]
+    tx: Transaction, *, seen: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
     """Return the rule and the workflow it would point at, both held, the workflow first."""
-    seen = find(tx, rule_id=rule_id)
     workflow = tx.one("workflow_lock", id=changes.get("workflow_id", seen["workflow_id"]))
-    rule = tx.one("policy_lock", id=rule_id)
+    rule = tx.one("policy_lock", id=seen["id"])
     if rule is None:
         raise PolicyNotFoundError
     if "workflow_id" not in changes and rule["workflow_id"] != seen["workflow_id"]:

@@ -13,7 +13,7 @@ from typing import Any
 from sb.db.engine import Transaction
 from sb.errors import InvalidInputError
 from sb.ids import new_id
-from sb.ops import policies, policy_rules, selectors
+from sb.ops import policies, policy_rules, selectors, targets
 from sb.ops.governance_errors import PolicyNotFoundError, SystemRowError, SystemRuleSelectorError
 
 
@@ -166,7 +166,9 @@ def _scope(row: Mapping[str, Any]) -> policies.PolicyScope:
     return policies.PolicyScope(
         operation=row["type"],
         provider_type=row["target_provider_type"],
-        secret_ref=row["target_secret_ref"],
+        secret_ref=targets.joined_ref(
+            row["target_provider_type"], row["target_secret_ref"], row["target_provider_config"]
+        ),
         project_id=row["project_id"],
         environment=row["environment_name"],
         environment_id=row["environment_id"],

@@ -93,7 +93,11 @@ def update(
 ) -> Mapping[str, Any]:
     """Change a rule of the anchor and return it; what only administrators set is kept."""
     cover(tx, caller=caller, anchor=anchor)
-    rule, workflow = policy_rules.hold(tx, rule_id=rule_id, changes=changes)
+    # What is not theirs is refused before anything is held, as what is not there.
+    seen = policy_rules.find(tx, rule_id=rule_id)
+    with _denials_audited(anchor):
+        _require_own(seen, anchor=anchor)
+    rule, workflow = policy_rules.hold(tx, seen=seen, changes=changes)
     values = policy_rules.merged(rule, changes)
     with _denials_audited(anchor):
         _require_own(rule, anchor=anchor)
@@ -102,8 +106,10 @@ def update(
         _check_priority(tx, values["priority"])
         if anchor.kind == "project" or "selector" in changes:
             values["selector"] = _checked_selector(tx, anchor, values["selector"])
-    if workflow is None or values["workflow_id"] != rule["workflow_id"]:
-        # A rule keeps a workflow that was closed to authors since; it cannot be given one.
+    moved = values["workflow_id"] != rule["workflow_id"]
+    if workflow is None or moved or _reaches_further(rule, values):
+        # A rule keeps a workflow that is closed to authors where it stands; it cannot be given one,
+        # nor carry one to requests that an administrator did not mean.
         workflow = _authorable(tx, values["workflow_id"], anchor=anchor)
     policy_rules.check(values, workflow=workflow)
     policy_rules.replace(tx, by=caller, rule=rule, values=values, permission=PERMISSION, now=now)
@@ -186,7 +192,9 @@ def _list(
 
 
 def _require_own(rule: Mapping[str, Any], *, anchor: Anchor) -> None:
-    if policy_rules.scope_of(rule) == "platform" or (anchor.owns(rule) and rule["is_system"]):
+    # Of the platform's rules authors are shown those that are on.
+    inherited = policy_rules.scope_of(rule) == "platform" and rule["enabled"]
+    if inherited or (anchor.owns(rule) and rule["is_system"]):
         raise PlatformPolicyNotEditableError
     if not anchor.owns(rule):
         # Somebody else's, or inherited from a team above: theirs to change, and not named here.
@@ -197,10 +205,20 @@ def _require_still_narrow(rule: Mapping[str, Any], values: Mapping[str, Any]) ->
     """Refuse to stretch what an administrator allowed for exactly this selector."""
     if not rule["direct_reveal_allowed"]:
         return
-    if values["selector"] != rule["selector"] or (values["enabled"] and not rule["enabled"]):
+    if _reaches_further(rule, values):
         raise PlatformPolicyNotEditableError(
             "An administrator allowed direct reveal here; only one may widen or enable the rule."
         )
+
+
+def _reaches_further(rule: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    """Tell whether the rule might decide requests after the change that it did not before."""
+    # Whether one selector covers less than another is not guessed at: any other may cover more.
+    return bool(
+        values["selector"] != rule["selector"]
+        or values["priority"] > rule["priority"]
+        or (values["enabled"] and not rule["enabled"])
+    )
 
 
 def _check_priority(tx: Transaction, priority: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sb.auth.access import SCOPE_KEYS, Resource
@@ -52,12 +53,55 @@ def covered(
     )
 
 
-def find(tx: Transaction, *, scope: Mapping[str, str]) -> tuple[Resource, str | None]:
-    """Return the widest thing the canonical scope covers, and the key that names nothing, if any.
+def below(team_ids: Iterable[str | None], *, tree: str | None) -> dict[str | None, frozenset[str]]:
+    """Return each team's subtree, empty for what is no team; `tree` pairs ids and parents' ids.
 
-    A key of which this is true makes the scope cover nothing.
+    What is known of one team is not walked again for another.
     """
-    missing = None
+    words = (tree or "").split()
+    there, parents = words[::2], words[1::2]
+    children: dict[str, list[str]] = {team_id: [] for team_id in there}
+    for team_id, parent_id in zip(there, parents, strict=True):
+        if parent_id in children:  # Else it is above all of them.
+            children[parent_id].append(team_id)
+    found: dict[str | None, frozenset[str]] = {None: frozenset()}
+    for root in team_ids:
+        ids, ahead = set[str](), [root] if root in children else []
+        while ahead:
+            at = ahead.pop()
+            if at in found:
+                ids |= found[at]
+            elif at not in ids:
+                ids.add(at)
+                ahead += children[at]
+        found[root] = frozenset(ids)
+    return found
+
+
+def hold(tx: Transaction, *, scope: Mapping[str, str]) -> None:
+    """Keep the team that the canonical scope names from being deleted until the transaction ends.
+
+    Projects and environments are never deleted, and no foreign key looks into a scope.
+    """
+    if "team_id" in scope:
+        tx.one("team_lock", id=scope["team_id"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a scope names."""
+
+    #: The widest thing it covers.
+    resource: Resource
+    #: The key that names nothing, if any; with one the scope covers nothing.
+    missing: str | None
+    #: True when its project is not below its team, so that it covers nothing as things are.
+    split: bool
+
+
+def find(tx: Transaction, *, scope: Mapping[str, str]) -> Found:
+    """Return what the canonical scope names; what is not there takes as long as what is."""
+    missing, split = None, False
     project_id, environment_id = scope.get("project_id"), scope.get("environment_id")
     if environment_id is not None:
         environment = tx.one("environment_find", id=environment_id)
@@ -65,13 +109,23 @@ def find(tx: Transaction, *, scope: Mapping[str, str]) -> tuple[Resource, str | 
             missing = "environment_id"
         else:
             project_id = environment["project_id"]
-    project = None if project_id is None else tx.one("project_find", id=project_id)
+    # Looked for whatever was found so far: fewer looks would tell what is not there from what is
+    # somebody else's.
+    named = project_id or environment_id
+    project = None if named is None else tx.one("project_find", id=named)
+    team_id = None if project is None else project["team_id"]
     if project_id is not None and project is None:
         missing = "project_id"
-    if "team_id" in scope and tx.one("team_find", id=scope["team_id"]) is None:
-        missing = "team_id"
-    team_id = None if project is None else project["team_id"]
-    return covered(scope, project_id=project_id, team_id=team_id), missing
+    if "team_id" in scope:
+        missing = missing if tx.one("team_find", id=scope["team_id"]) else "team_id"
+        split = named is not None and not _within(tx, team_id or named, scope["team_id"])
+    resource = covered(scope, project_id=project_id, team_id=team_id)
+    return Found(resource=resource, missing=missing, split=split)
+
+
+def _within(tx: Transaction, team_id: str, above_id: str) -> bool:
+    """Tell whether the team is the other one or below it."""
+    return tx.scalar("team_stands_within", id=team_id, above_id=above_id) is not None
 
 
 def resolve(tx: Transaction, *, scope: Mapping[str, Any]) -> Resource:
@@ -79,7 +133,7 @@ def resolve(tx: Transaction, *, scope: Mapping[str, Any]) -> Resource:
 
     A grant covers the whole scope exactly if it is allowed on this resource.
     """
-    resource, missing = find(tx, scope=canonical(scope))
-    if missing is not None:
-        raise InvalidScopeError(field=f"scope.{missing}")
-    return resource
+    found = find(tx, scope=canonical(scope))
+    if found.missing is not None:
+        raise InvalidScopeError(field=f"scope.{found.missing}")
+    return found.resource

@@ -14,7 +14,7 @@ from sb.ops.governance_errors import (
     PolicySelectorMismatchError,
     ProdPolicyNotAllowedError,
 )
-from sb.ops.targets import ROUTING_KEYS
+from sb.ops.targets import PATH_PROVIDERS, ROUTING_KEYS
 
 #: The values of keys that take one of a few, with the reason that refuses any other.
 ENUMS: Mapping[str, tuple[frozenset[str], str]] = {
@@ -102,7 +102,12 @@ def _of_project(selector: Mapping[str, Any], *, project_id: str) -> dict[str, st
 
 def _checked_values(selector: Mapping[str, Any]) -> dict[str, str]:
     """Return the selector with ids in canonical form, or refuse what could never match."""
-    return {key: _checked_value(key, selector[key]) for key in sorted(selector)}
+    found = {key: _checked_value(key, selector[key]) for key in sorted(selector)}
+    *whole, _ = found.get("secret_ref_prefix", "").split("/")
+    # Submits refuse paths with two spellings; elsewhere a name may hold anything.
+    if found.get("provider_type") in PATH_PROVIDERS and {"", ".", ".."}.intersection(whole):
+        raise _invalid("secret_ref_prefix", "no path of this provider begins like that")
+    return found
 
 
 def _checked_value(key: str, value: object) -> str:

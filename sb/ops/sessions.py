@@ -12,12 +12,16 @@ from sb.db.engine import Transaction
 from sb.errors import AuthenticationRequiredError
 from sb.ids import new_id
 from sb.ops import audit, grants, users
-from sb.ops.callers import Actor, Anonymous, Caller
+from sb.ops.callers import Actor, Anonymous, Caller, System
 from sb.ops.errors import InvalidCredentialsError, UserNotFoundError
 from sb.ops.governance_errors import SessionNotFoundError
 
 #: How old the recorded idle end may get before a request moves it again: one write a minute.
 TOUCH_EVERY = timedelta(minutes=1)
+
+
+#: How long an ended session's row is kept, for whoever looks into what it did.
+KEPT_FOR = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,8 @@ class SessionRules:
     idle: timedelta = timedelta(minutes=30)
     lock_threshold: int = 5
     lock_for: timedelta = timedelta(minutes=15)
+    #: How long a password that must be changed opens anything.
+    temporary_password: timedelta = timedelta(hours=72)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +47,8 @@ class Account:
     disabled: bool
     locked_until: datetime | None
     must_change_password: bool
+    #: When somebody last changed the account; no sign-in, right or wrong, moves it.
+    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +84,13 @@ def _account(row: Mapping[str, Any]) -> Account:
         disabled=row["disabled"],
         locked_until=row["locked_until"],
         must_change_password=row["must_change_password"],
+        updated_at=row["updated_at"],
     )
 
 
-def refusal(account: Account | None, *, now: datetime) -> str | None:
+def refusal(
+    account: Account | None, *, now: datetime, rules: SessionRules | None = None
+) -> str | None:
     """Return the `error_kind` that refuses this account whatever the password, or None."""
     if account is None:
         return "user_not_found"
@@ -87,6 +98,10 @@ def refusal(account: Account | None, *, now: datetime) -> str | None:
         return "user_disabled"
     if account.locked_until is not None and account.locked_until > now:
         return "account_locked"
+    # Whoever handed it out knows it: it is for the first sign-in, not for ever.
+    ends_after = (rules or SessionRules()).temporary_password
+    if account.must_change_password and account.updated_at + ends_after <= now:
+        return "temporary_password_expired"
     return None
 
 
@@ -110,18 +125,17 @@ def open_session(
     if (
         current is None
         or (current.email, current.password_hash) != (account.email, account.password_hash)
-        or refusal(current, now=now)
+        or refusal(current, now=now, rules=rules)
     ):
         raise InvalidCredentialsError
     # 2. Forget failures; keep the hash at today's cost.
-    tx.count("user_clear_failures", id=account.id, now=now)
+    tx.count("user_clear_failures", id=account.id)
     if new_password_hash is not None:
         tx.count(
             "user_rehash_password",
             id=account.id,
             password_hash=new_password_hash,
             expected_hash=account.password_hash,
-            now=now,
         )
     # 3. The session, then its trail.
     session_id = new_id()
@@ -216,7 +230,7 @@ def _lock(
     now: datetime,
 ) -> None:
     locked_until = now + rules.lock_for
-    tx.count("user_lock", id=account.id, locked_until=locked_until, now=now)
+    tx.count("user_lock", id=account.id, locked_until=locked_until)
     audit.record(
         tx,
         by=by,
@@ -333,6 +347,21 @@ def end_others(tx: Transaction, *, caller: Caller, now: datetime) -> int:
     )
     _record_ended(tx, by=caller, user_id=caller.user_id, ended=ended, now=now)
     return ended
+
+
+def purge(tx: Transaction, *, now: datetime, limit: int) -> int:
+    """Delete up to `limit` sessions long past their end; one audit row tells how many."""
+    deleted = tx.count("session_purge", ended_before=now - KEPT_FOR, limit=limit)
+    if deleted:
+        audit.record(
+            tx,
+            by=System(part="worker"),
+            action="session.purge",
+            resource="session:ended",
+            metadata={"deleted": deleted},
+            now=now,
+        )
+    return deleted
 
 
 def _record_ended(tx: Transaction, *, by: Actor, user_id: str, ended: int, now: datetime) -> None:

@@ -12,7 +12,7 @@ from sb.db.engine import Transaction
 from sb.errors import Denial, InvalidInputError
 from sb.kms.envelope import SealedWrap
 from sb.ops import approvals, audit, policies, requests, targets, wraps
-from sb.ops.callers import Caller
+from sb.ops.callers import Caller, System
 from sb.ops.errors import (
     AutoApprovalForbiddenError,
     EnvironmentRequiredError,
@@ -55,32 +55,10 @@ def submit(
     A second call with the same draft id is refused by the primary key.
     """
     # 1. The target, as far as the submitter may reach.
-    config = targets.check_config(draft.target_provider_type, draft.target_provider_config)
-    target = _reachable_target(tx, caller=caller, draft=draft, config=config)
-    if (
-        target.project_id is not None
-        and target.environment_id is None
-        and tx.scalar("environment_any_prod", project_id=target.project_id) is not None
-    ):
-        # Rules for production must not be passed by leaving production out.
-        raise EnvironmentRequiredError(field="environment")
+    target = find_target(tx, caller=caller, draft=draft)
     # 2. The rules, as they are now: the request keeps this snapshot.
-    decision = policies.decide(
-        tx,
-        scope=policies.PolicyScope(
-            operation=draft.type,
-            provider_type=draft.target_provider_type,
-            secret_ref=targets.full_ref(
-                draft.target_provider_type, draft.target_secret_ref, config
-            ),
-            project_id=target.project_id,
-            environment=target.environment,
-            environment_id=target.environment_id,
-            environment_kind=target.environment_kind,
-        ),
-    )
-    if decision.workflow.auto_approve and target.environment_kind == "prod":
-        raise AutoApprovalForbiddenError
+    decision = policies.decide(tx, scope=scope_of(draft, target))
+    require_asked(decision, environment_kind=target.environment_kind)
     # 3. Write the request, its wraps and its trail.
     _insert(tx, caller=caller, draft=draft, target=target, decision=decision, now=now)
     wraps_end = now + timedelta(seconds=decision.workflow.wrap_ttl_created_seconds)
@@ -113,11 +91,98 @@ def submit(
         },
         now=now,
     )
+    if decision.reveal_refused:
+        _record_zeroed(tx, draft=draft, target=target, decision=decision, by=caller, now=now)
     # 4. Nobody needs to be asked.
     wake = None
     if decision.workflow.auto_approve:
         wake = approvals.approve_without_vote(tx, request_id=draft.id, now=now)
     return requests.seen_by(tx, caller=caller, request_id=draft.id, wake=wake, now=now)
+
+
+def _record_zeroed(
+    tx: Transaction,
+    *,
+    draft: Draft,
+    target: targets.Target,
+    decision: policies.Decision,
+    by: Caller,
+    now: datetime,
+) -> None:
+    """Append that the rule would have let production be revealed directly and was not followed."""
+    audit.record(
+        tx,
+        by=System(part="policy-engine", http_request_id=by.http_request_id),
+        action="policy.invariant.violated",
+        resource=f"policy_rule:{decision.rule_id}",
+        correlation_id=draft.id,
+        metadata={
+            "reason": "direct_reveal_on_prod_env_zeroed",
+            "rule_id": decision.rule_id,
+            "workflow_id": decision.workflow.id,
+            "environment_name": target.environment,
+            "environment_kind": target.environment_kind,
+            "project_id": target.project_id,
+        },
+        now=now,
+    )
+
+
+def find_target(tx: Transaction, *, caller: Caller, draft: Draft) -> targets.Target:
+    """Return where the request points, all of it within the caller's reach, or refuse it."""
+    config = targets.check_config(draft.target_provider_type, draft.target_provider_config)
+    target = _reachable_target(tx, caller=caller, draft=draft, config=config)
+    require_environment(tx, target)
+    return target
+
+
+def resolve(tx: Transaction, *, draft: Draft, config: Mapping[str, str]) -> targets.Target:
+    """Return where the request points, whoever asks, with its binding's limits enforced."""
+    return targets.resolve(
+        tx,
+        operation=draft.type,
+        provider_type=draft.target_provider_type,
+        secret_ref=draft.target_secret_ref,
+        keys=draft.target_keys,
+        config=config,
+        project_id=draft.project_id,
+        environment=draft.environment,
+        connection_id=draft.provider_connection_id,
+    )
+
+
+def require_environment(tx: Transaction, target: targets.Target) -> None:
+    """Refuse to leave the environment out where the project has one of production."""
+    if (
+        target.project_id is not None
+        and target.environment_id is None
+        and tx.scalar("environment_any_prod", project_id=target.project_id) is not None
+    ):
+        # Rules for production must not be passed by leaving production out.
+        raise EnvironmentRequiredError(field="environment")
+
+
+def scope_of(draft: Draft, target: targets.Target) -> policies.PolicyScope:
+    """Return what the rules are matched against, or refuse a path with two spellings."""
+    return policies.PolicyScope(
+        operation=draft.type,
+        provider_type=draft.target_provider_type,
+        # The way the job will go, not the one the submitter wrote: saying a connection's own prefix
+        # or leaving it out makes the same secret of it.
+        secret_ref=targets.full_ref(
+            draft.target_provider_type, draft.target_secret_ref, target.config
+        ),
+        project_id=target.project_id,
+        environment=target.environment,
+        environment_id=target.environment_id,
+        environment_kind=target.environment_kind,
+    )
+
+
+def require_asked(decision: policies.Decision, *, environment_kind: str | None) -> None:
+    """Refuse a workflow that asks nobody where production is concerned."""
+    if decision.workflow.auto_approve and environment_kind == "prod":
+        raise AutoApprovalForbiddenError
 
 
 def _reachable_target(
@@ -136,17 +201,7 @@ def _reachable_target(
             "project_id is required.", field="project_id", reason="project_id_required"
         )
     try:
-        target = targets.resolve(
-            tx,
-            operation=draft.type,
-            provider_type=draft.target_provider_type,
-            secret_ref=draft.target_secret_ref,
-            keys=draft.target_keys,
-            config=config,
-            project_id=draft.project_id,
-            environment=draft.environment,
-            connection_id=draft.provider_connection_id,
-        )
+        target = resolve(tx, draft=draft, config=config)
     except (OutOfScopeProjectError, OutOfScopeOpError, OutOfScopeKeyError) as refusal:
         refusal.audit = _submit_denied(draft, refusal.code)
         raise

@@ -80,10 +80,8 @@ def full_ref(provider_type: str, secret_ref: str, config: Mapping[str, str]) -> 
 
     What the provider would read as the same place must not pass by a rule for that place.
     """
-    if provider_type not in PATH_PROVIDERS:
-        return secret_ref
-    path = "/".join(part for part in (config.get("kvPrefix", ""), secret_ref) if part)
-    if any(part in ("", ".", "..") for part in path.split("/")):
+    path = joined_ref(provider_type, secret_ref, config)
+    if provider_type in PATH_PROVIDERS and any(p in ("", ".", "..") for p in path.split("/")):
         raise InvalidInputError(
             fields=[
                 {
@@ -93,6 +91,13 @@ def full_ref(provider_type: str, secret_ref: str, config: Mapping[str, str]) -> 
             ]
         )
     return path
+
+
+def joined_ref(provider_type: str, secret_ref: str, config: Mapping[str, str]) -> str:
+    """Return the path by which a provider finds the secret, prefix included, as it is written."""
+    if provider_type not in PATH_PROVIDERS:
+        return secret_ref
+    return "/".join(part for part in (config.get("kvPrefix", ""), secret_ref) if part)
 
 
 def resolve(
@@ -152,8 +157,6 @@ def _bound_target(
     if project is None or project["status"] != "active":
         raise OutOfScopeProjectError
     env = _environment(tx, project_id, environment)
-    if connection_id is not None and tx.one("connection_find", id=connection_id) is None:
-        raise ConnectionNotFoundError
     rows = tx.many(
         "binding_list_for_ref",
         project_id=project_id,
@@ -163,12 +166,16 @@ def _bound_target(
     binding = _fitting(rows, env_id=env["id"] if env else None, connection_id=connection_id)
     check_binding(binding, operation=operation, keys=keys)
     bound_cluster = binding["cluster_name"] or None
-    connection, cluster = find_connection(
-        tx,
-        provider_type,
-        connection_id or binding["provider_connection_id"],
-        bound_cluster=bound_cluster,
-    )
+    try:
+        connection, cluster = _bound_connection(
+            tx, provider_type, binding["provider_connection_id"], bound_cluster=bound_cluster
+        )
+    except (ConnectionNotFoundError, ProviderTypeMismatchError):
+        # Whichever it is, it is no way to this secret; which there are is not told here.
+        raise OutOfScopeProjectError from None
+    if connection_id not in (None, connection):
+        # Behind another connection the same path is another secret, maybe somebody else's.
+        raise OutOfScopeProjectError
     way = _own_way(tx, connection_id=connection, config=config)
     cluster = cluster or bound_cluster
     return Target(
@@ -278,6 +285,20 @@ def _fitting(
     if len(fitting) > 1:
         raise ProviderConnectionRequiredError(field="provider_connection_id")
     return fitting[0]
+
+
+def _bound_connection(
+    tx: Transaction, provider_type: str, connection_id: str | None, *, bound_cluster: str | None
+) -> tuple[str | None, str | None]:
+    """Return the way of a binding; one that names no connection leads by the only one there is."""
+    try:
+        return find_connection(tx, provider_type, connection_id, bound_cluster=bound_cluster)
+    except ProviderConnectionRequiredError as refusal:
+        # Choosing one is the binder's to do, not the submitter's.
+        raise ProviderConnectionRequiredError(
+            "The secret is bound without a provider connection and several lead there by now: "
+            "have it bound again to one of them."
+        ) from refusal
 
 
 def _own_way(

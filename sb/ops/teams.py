@@ -1,4 +1,4 @@
-"""Teams: a tree of any depth without circles, who belongs to each, and what hangs on it."""
+"""Teams: a tree without circles and not too deep, who belongs to each, and what hangs on it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ from sb.ops.tenancy_errors import (
     TeamArchivedError,
     TeamCycleError,
     TeamInUseError,
+    TeamTooDeepError,
 )
 
 EDIT: Final = "team.edit"
+#: How many teams there may be from a root down to the lowest; so deep a path can be written down.
+MOST_LEVELS = 100
 ARCHIVE = "team.archive"
 RESTORE = "team.restore"
 
@@ -40,9 +43,11 @@ def create(
 ) -> Mapping[str, Any]:
     """Create a team under a parent in the caller's scope, or a root, and return it."""
     if parent_team_id is not None:
+        hold_tree(tx)
         take_active(
             tx, caller=caller, team_id=parent_team_id, permission=EDIT, action="team.create"
         )
+        _check_depth(tx, parent_id=parent_team_id, levels=1)
     else:
         _require_global(caller, action="team.create", resource="team:root")
     team_id = new_id()
@@ -101,7 +106,7 @@ def update(
     """Change what `changes` names and keep the rest; saying what is so already changes nothing."""
     # 1. Moves take turns, so that what is read about the tree stays true; then the team itself.
     if "parent_team_id" in changes:
-        tx.scalar("team_lock_tree")
+        hold_tree(tx)
     old = _take(tx, caller=caller, team_id=team_id, action="team.update")
     new = {name: changes.get(name, old[name]) for name in ("name", "description", "parent_team_id")}
     changed = sorted(name for name, value in new.items() if value != old[name])
@@ -133,6 +138,19 @@ def _check_place(
     take_active(tx, caller=caller, team_id=parent_id, permission=EDIT, action="team.update")
     if tx.scalar("team_stands_within", id=parent_id, above_id=team["id"]) is not None:
         raise TeamCycleError(field="parent_team_id")
+    levels = tx.scalar("team_height", id=team["id"]) or 1
+    _check_depth(tx, parent_id=parent_id, levels=levels)
+
+
+def _check_depth(tx: Transaction, *, parent_id: str, levels: int) -> None:
+    """Refuse to put so many levels of teams below this parent if they would reach too deep."""
+    if (tx.scalar("team_depth", id=parent_id) or 0) + levels > MOST_LEVELS:
+        raise TeamTooDeepError(field="parent_team_id", most=MOST_LEVELS)
+
+
+def hold_tree(tx: Transaction) -> None:
+    """Let nobody else change where teams stand until the transaction ends; before any team."""
+    tx.scalar("team_lock_tree")
 
 
 def _record_move(
@@ -167,7 +185,7 @@ def set_status(
 
 def delete(tx: Transaction, *, caller: Caller, team_id: str, now: datetime) -> None:
     """Delete a team on which nothing hangs; its memberships end with it."""
-    tx.scalar("team_lock_tree")
+    hold_tree(tx)
     # Whoever hangs something on a team holds it first, so the counts below stay true.
     old = _take(tx, caller=caller, team_id=team_id, action="team.delete")
     usage = tx.one("team_usage", id=team_id, now=now) or {}

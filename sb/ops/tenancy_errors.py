@@ -17,6 +17,12 @@ class TeamCycleError(SbError):
     message = "The new parent stands below this team, or is the team itself."
 
 
+class TeamTooDeepError(SbError):
+    code = "team_too_deep"
+    status = 409
+    message = "Teams would stand more than 100 levels deep."
+
+
 class TeamArchivedError(SbError):
     code = "team_archived"
     status = 409

@@ -10,11 +10,9 @@ from typing import Any
 from sb.auth.access import Grant, visibility
 from sb.db.engine import Transaction
 from sb.ids import new_id
-from sb.ops import audit
+from sb.ops import audit, projects
 from sb.ops.callers import Caller
 from sb.ops.errors import UserNotFoundError, WrongPasswordError
-
-READABLE_BY = ("secret.list", "secret.request")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,12 +136,12 @@ def profile(tx: Transaction, *, caller: Caller) -> Profile:
 
 
 def readable_projects(tx: Transaction, *, caller: Caller) -> list[Project]:
-    """Return the projects in which the caller may list or ask for secrets, by name."""
-    seen = visibility(caller.grants, READABLE_BY)
-    projects: dict[str, Project] = {}
+    """Return the projects the caller may read, by name, with the environments in scope."""
+    seen = visibility(caller.grants, projects.READABLE_BY)
+    found: dict[str, Project] = {}
     rows = tx.many("project_list_with_environments", everything=seen.everything, scopes=seen.scopes)
     for row in rows:
-        project = projects.setdefault(
+        project = found.setdefault(
             row["id"],
             Project(id=row["id"], name=row["name"], status=row["status"], environments=[]),
         )
@@ -156,7 +154,7 @@ def readable_projects(tx: Transaction, *, caller: Caller) -> list[Project]:
                     risk_level=row["risk_level"],
                 )
             )
-    return list(projects.values())
+    return list(found.values())
 
 
 def password_hash(tx: Transaction, *, user_id: str) -> str:

@@ -185,10 +185,9 @@ def find_for_requester(
             audit=requests.denied(RETRIEVE, request_id, "permission_withdrawn"),
         )
     wrap = tx.one("wrap_find", id=wrap_id)
-    if wrap is None:
+    if wrap is None or wrap["request_id"] != request_id:
+        # Another request's is looked for as long as one that never was.
         raise _purged(tx, request_id=request_id, wrap_id=wrap_id)
-    if wrap["request_id"] != request_id:
-        raise WrapNotFoundError
     if request["status"] not in requests.RETRIEVABLE_IN:
         raise RequestNotRetrievableError(status_now=request["status"])
     _require_unspent(wrap, now=now)
@@ -249,16 +248,18 @@ def find_for_agent(
     The same live lease may fetch again; the wrap is spent when the job succeeds.
     """
     wrap = tx.one("wrap_find", id=wrap_id)
-    if wrap is None:
-        raise WrapNotFoundError
+    # A wrap that is not there is under nobody's lease, as another agent's is not under this one's.
     jobs.require_lease(
         tx,
         agent=agent,
-        request_id=wrap["request_id"],
+        request_id=wrap["request_id"] if wrap is not None else wrap_id,
         lease_token_hash=lease_token_hash,
         action=RETRIEVE,
+        resource=f"wrap:{wrap_id}",
         now=now,
     )
+    if wrap is None:
+        raise WrapNotFoundError
     request = tx.one("request_find", id=wrap["request_id"])
     if request is None or request["type"] != "patch":
         raise WrapNotFoundError

@@ -111,3 +111,11 @@ UPDATE agent_enrollment_tokens
 SET revoked_at = :now, revoked_by = :revoked_by
 WHERE id = :id AND consumed_at IS NULL AND revoked_at IS NULL
 RETURNING id, provider_connection_id;
+
+-- name: enrollment_purge :count
+-- Deletes up to a limit of enrolment tokens that ended before that, used or not, oldest first.
+DELETE FROM agent_enrollment_tokens
+WHERE id IN (SELECT t.id FROM agent_enrollment_tokens AS t
+             WHERE t.expires_at <= :ended_before
+             ORDER BY t.expires_at, t.id
+             LIMIT :limit);

@@ -21,6 +21,13 @@ WHERE (:actor IS NULL OR a.actor = :actor)
 ORDER BY a.occurred_at DESC, a.id DESC
 LIMIT :limit;
 
+-- name: audit_list_readings :many
+-- Returns what this actor's readings of the trail since then filtered by, newest first.
+SELECT metadata FROM audit_events
+WHERE actor = :actor AND action = 'audit.read' AND occurred_at > :since
+ORDER BY occurred_at DESC, id DESC
+LIMIT 200;
+
 -- name: audit_wrap_story :many
 -- Returns what was done with one wrap of a request: made, retrieved. It outlives the wrap's row.
 SELECT action, status FROM audit_events

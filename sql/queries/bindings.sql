@@ -31,7 +31,8 @@ WHERE r.id = :request_id;
 
 -- name: binding_list_elsewhere :many
 -- Returns the bindings of other projects to what may be the same secret: of this path, behind the
--- same connection or on a cluster that is not known to be another one.
+-- same connection or on a cluster that is not known to be another one. What is bound without a
+-- connection may turn out to be behind any.
 SELECT b.project_id, b.environment_id, p.team_id, s.provider_type, s.secret_ref,
        coalesce(nullif(s.cluster_name, ''), c.cluster_name) AS cluster_name
 FROM secrets AS s
@@ -43,6 +44,8 @@ WHERE s.provider_type = :provider_type
        OR (:provider_type = 'azure-kv' AND lower(s.secret_ref) = lower(:secret_ref)))
   AND b.project_id <> :project_id
   AND (s.provider_connection_id = :connection_id
+       OR s.provider_connection_id IS NULL
+       OR :connection_id IS NULL
        OR :cluster_name = ''
        OR coalesce(nullif(s.cluster_name, ''), c.cluster_name, '') IN ('', :cluster_name))
 ORDER BY b.project_id, b.secret_id

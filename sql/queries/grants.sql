@@ -15,6 +15,10 @@ WHERE user_id = :user_id AND role_id = :role_id AND scope = :scope
   AND (expires_at IS NULL OR expires_at > :now)
 LIMIT 1;
 
+-- name: grant_count_in_force :scalar
+-- Returns how many grants of the user are in force, also for what is gone.
+SELECT count(*) FROM user_roles WHERE user_id = :user_id AND (expires_at IS NULL OR expires_at > :now);
+
 -- name: grant_update :count
 -- Changes the end and the reason of a grant that is in force.
 UPDATE user_roles

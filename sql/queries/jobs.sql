@@ -7,8 +7,8 @@ VALUES (:id, :job_type, 'queued', :correlation_id, :request_id, :provider_connec
         :cluster_name, :provider_type, :payload, 0, :max_attempts, :now, :now, :now);
 
 -- name: job_find_request :one
--- Returns which request a job belongs to, or no row.
-SELECT id, request_id FROM sync_jobs WHERE id = :id;
+-- Returns which request a job belongs to and the lease it was last held under, or no row.
+SELECT id, request_id, correlation_id, lease_token_hash FROM sync_jobs WHERE id = :id;
 
 -- name: job_find_live_lease :one
 -- Returns the job this agent holds under this lease token for this request, or no row.

@@ -7,7 +7,8 @@ SELECT r.id, r.requester_id, r.type, r.justification, r.status, r.workflow_id,
        r.snap_allow_self_approval, r.snap_approver_role_id, r.snap_wrap_ttl_created_seconds,
        r.snap_wrap_ttl_approved_seconds, r.snap_wrap_ttl_claimed_seconds, r.reject_reason,
        r.failure_reason, r.job_id, r.expires_at, r.execute_before_at, r.decided_at, r.finished_at,
-       r.created_at, r.updated_at, p.team_id, u.email AS requester_email,
+       r.created_at, r.updated_at, p.team_id, p.name AS project_name, e.name AS environment_name,
+       e.kind AS environment_kind, k.name AS workflow_name, u.email AS requester_email,
        u.display_name AS requester_name,
        (SELECT count(*) FROM approvals AS v
         WHERE v.request_id = r.id AND v.decision = 'approve') AS approvals_count,
@@ -15,7 +16,9 @@ SELECT r.id, r.requester_id, r.type, r.justification, r.status, r.workflow_id,
         WHERE w.request_id = r.id AND w.consumed_at IS NULL) AS unspent_until
 FROM access_requests AS r
 JOIN local_users AS u ON u.id = r.requester_id
+JOIN workflow_definitions AS k ON k.id = r.workflow_id
 LEFT JOIN projects AS p ON p.id = r.project_id
+LEFT JOIN environments AS e ON e.id = r.environment_id
 WHERE r.id = :id;
 
 -- name: request_insert :count
@@ -77,8 +80,8 @@ LIMIT 100;
 -- name: request_list_latest :many
 -- Returns the newest requests with the facts that rules look at.
 SELECT r.id, r.type, r.status, r.workflow_id, r.matched_policy_rule_id, r.snap_min_approvers,
-       r.project_id, r.environment_id, r.target_provider_type, r.target_secret_ref, r.created_at,
-       e.name AS environment_name, e.kind AS environment_kind
+       r.project_id, r.environment_id, r.target_provider_type, r.target_provider_config,
+       r.target_secret_ref, r.created_at, e.name AS environment_name, e.kind AS environment_kind
 FROM access_requests AS r
 LEFT JOIN environments AS e ON e.id = r.environment_id
 ORDER BY r.created_at DESC, r.id DESC

@@ -66,3 +66,11 @@ WHERE user_id = :user_id AND revoked_at IS NULL AND expires_at > :now AND idle_e
   AND (:before_at IS NULL OR (created_at, id) < (:before_at, :before_id))
 ORDER BY created_at DESC, id DESC
 LIMIT :limit;
+
+-- name: session_purge :count
+-- Deletes up to a limit of sessions whose absolute end lies before that, oldest first.
+DELETE FROM sessions
+WHERE id IN (SELECT s.id FROM sessions AS s
+             WHERE s.expires_at <= :ended_before
+             ORDER BY s.expires_at, s.id
+             LIMIT :limit);

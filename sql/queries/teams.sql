@@ -26,6 +26,31 @@ WITH RECURSIVE lineage (team_id) AS (
 )
 SELECT 1 FROM lineage WHERE team_id = :above_id;
 
+-- name: team_depth :scalar
+-- Returns how many teams there are from the root down to this one, itself included; counts to 1000.
+WITH RECURSIVE lineage (team_id, level) AS (
+  SELECT t.parent_team_id, 1 FROM teams AS t WHERE t.id = :id
+  UNION ALL
+  SELECT t.parent_team_id, l.level + 1
+  FROM lineage AS l
+  JOIN teams AS t ON t.id = l.team_id
+  WHERE l.level < 1000
+)
+SELECT max(level) FROM lineage;
+
+-- name: team_height :scalar
+-- Returns how many levels there are from this team down to its lowest, its own included; counts to
+-- 1000.
+WITH RECURSIVE subtree (team_id, level) AS (
+  SELECT t.id, 1 FROM teams AS t WHERE t.id = :id
+  UNION ALL
+  SELECT c.id, s.level + 1
+  FROM subtree AS s
+  JOIN teams AS c ON c.parent_team_id = s.team_id
+  WHERE s.level < 1000
+)
+SELECT max(level) FROM subtree;
+
 -- name: team_insert :count
 -- Creates a team.
 INSERT INTO teams (id, name, parent_team_id, status, description, created_at, updated_at)

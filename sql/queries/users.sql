@@ -1,7 +1,7 @@
 -- name: user_find_by_email :one
 -- Returns the account with this address (already lower-case), or no row.
 SELECT id, email, password_hash, display_name, disabled, failed_login_count, locked_until,
-       must_change_password
+       must_change_password, updated_at
 FROM local_users
 WHERE email = :email;
 
@@ -45,19 +45,18 @@ VALUES (:id, :email, :password_hash, :display_name, :disabled, 0, NULL, :must_ch
 -- Adds one failed sign-in to an account that is not locked and returns the new count.
 UPDATE local_users
 SET failed_login_count = CASE WHEN locked_until IS NULL THEN failed_login_count + 1 ELSE 1 END,
-    locked_until = NULL,
-    updated_at = :now
+    locked_until = NULL
 WHERE id = :id AND (locked_until IS NULL OR locked_until <= :now)
 RETURNING failed_login_count;
 
 -- name: user_lock :count
 -- Locks the account until the given time.
-UPDATE local_users SET locked_until = :locked_until, updated_at = :now WHERE id = :id;
+UPDATE local_users SET locked_until = :locked_until WHERE id = :id;
 
 -- name: user_clear_failures :count
 -- Forgets failed sign-ins and any lapsed lock, where there are some.
 UPDATE local_users
-SET failed_login_count = 0, locked_until = NULL, updated_at = :now
+SET failed_login_count = 0, locked_until = NULL
 WHERE id = :id AND (failed_login_count <> 0 OR locked_until IS NOT NULL);
 
 -- name: user_set_password :count
@@ -88,7 +87,7 @@ WHERE id = :id;
 -- name: user_rehash_password :count
 -- Keeps the same password under today's parameters, if its hash is still the one that was checked.
 UPDATE local_users
-SET password_hash = :password_hash, updated_at = :now
+SET password_hash = :password_hash
 WHERE id = :id AND password_hash = :expected_hash;
 
 -- name: user_teams :many

@@ -112,5 +112,5 @@ SELECT (SELECT count(*) FROM policy_rules WHERE workflow_id = :id) AS rules,
 DELETE FROM workflow_definitions WHERE id = :id AND NOT is_system AND NOT is_default;
 
 -- name: workflow_find_role :one
--- Returns what the role a workflow is to ask may do, or no row.
+-- Returns what the role a workflow is to ask may do and keeps it from being deleted, or no row.
 SELECT id, permissions FROM roles WHERE id = :id;

@@ -7,8 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
+import trio
 
 from sb.auth.tokens import new_token
+from sb.http.app import SLOW_BODY_SECONDS
 from sb.http.declare import Agent, Session
 from tests.http.hostile import (
     MISSING,
@@ -219,7 +221,7 @@ async def test_a_lease_is_worth_nothing_to_another_agent(
         stale = {"lease_token": new_token(), "status": "failed", "error": PLANTED}
         refused(await mine.post(f"{path}/complete", stale), 409, "lease_lost")
         missing = await mine.post(f"/jobs/{MISSING}/complete", done)
-        refused(missing, 404, "job_not_found")
+        refused(missing, 409, "lease_lost")
         asked_for = {**wrap, "key_name": "OTHER"}
         answer = await mine.post("/wraps", asked_for, headers={"x-lease-token": lease})
         refused(answer, 403, "key_not_requested")
@@ -259,3 +261,35 @@ async def test_another_persons_request_and_wrap_stay_closed(
         for other in others:
             assert (await other.post(f"{path}/approve")).status_code in (403, 404, 409)
     assert (await dev.get(f"{path}/wraps/{wrap['id']}")).status_code == 200
+
+
+async def test_a_body_that_trickles_in_is_judged_when_it_has_arrived(
+    plane: Stack, database_url: str
+) -> None:
+    await plane.connection()
+    dev, approver = await plane.person("dev", "developer"), await plane.person("ap", "approver")
+    request_id = (await dev.post("/requests/read", READ)).json()["id"]
+    address = httpx.URL(plane.url)
+    host = address.netloc.decode()
+    body = b'{"comment": "fine"}'
+    head = (
+        f"POST /api/v1/requests/{request_id}/approve HTTP/1.1\r\nHost: {host}\r\n"
+        f"Authorization: {approver.http.headers['authorization']}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        "Connection: close\r\n\r\n"
+    )
+
+    async def arrived() -> bool:
+        (gauge,) = plane.state.metrics.in_flight.collect()
+        return gauge.samples[0].value >= 1
+
+    async with await trio.open_tcp_stream(address.host, address.port or 80) as stream:
+        await stream.send_all(head.encode() + body[:-1])
+        await until(arrived)
+        # The route has its caller by now, or finds the account disabled: refused either way.
+        await trio.sleep(SLOW_BODY_SECONDS * 2)
+        change(database_url, ENDINGS["disabled"].format(approver.id))
+        await stream.send_all(body[-1:])
+        answer = b"".join([chunk async for chunk in stream])
+    assert answer.startswith(b"HTTP/1.1 401"), answer
+    assert (await dev.get(f"/requests/{request_id}")).json()["status"] == "pending"

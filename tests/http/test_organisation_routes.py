@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -21,7 +23,12 @@ async def test_apply_is_planned_then_done_then_done_already(plane: Stack) -> Non
         "updated": 0,
         "unchanged": 0,
         "steps": [
-            {"kind": "team", "name": name, "action": "create", "changes": []}
+            {
+                "kind": "team",
+                "name": name,
+                "action": "create",
+                "changes": [{"field": "status", "before": None, "after": "active"}],
+            }
             for name in ("a", "a/b")
         ],
     }
@@ -33,6 +40,29 @@ async def test_apply_is_planned_then_done_then_done_already(plane: Stack) -> Non
     found = (await admin.get("/organisation/export")).json()
     assert [team["path"] for team in found["document"]["teams"]] == ["a", "a/b"]
     assert found["left_out"] == []
+
+
+async def test_export_is_on_record_with_what_it_took_out(plane: Stack) -> None:
+    admin, dev = await plane.person("ada", "admin"), await plane.person("dana", "developer")
+    await admin.post("/organisation/apply", DOCUMENT)
+    assert (await dev.get("/organisation/export")).status_code == 403
+    bodies = [(await admin.get("/organisation/export")).json() for _ in range(2)]
+    document = bodies[0]["document"]
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    found = await admin.get("/audit-events", params={"action": "organisation.exported"})
+    counts = {name: len(rows) for name, rows in document.items() if name != "version"}
+    assert counts["teams"] == 2
+    assert [(event["actor"], event["resource"], event["metadata"]) for event in found.json()] == [
+        (
+            f"user:{admin.id}",
+            "organisation:export",
+            {
+                "counts": counts,
+                "document_sha256": hashlib.sha256(text.encode()).hexdigest(),
+                "left_out": 0,
+            },
+        )
+    ] * 2
 
 
 @pytest.mark.parametrize("role", ["approver", "developer", "policy_author"])
@@ -77,3 +107,56 @@ async def test_apply_of_a_bad_document_names_the_field(
     answer = await admin.post("/organisation/apply", document)
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
     assert field in [fault["field"] for fault in answer.json()["fields"]]
+
+
+@pytest.mark.parametrize(
+    ("document", "field", "reason"),
+    [
+        (
+            {"version": 1, "teams": [{"path": "a"}, {"path": "a"}]},
+            "teams.1",
+            "names again what is named before it",
+        ),
+        (
+            {"version": 1, "projects": [{"name": "p", "environments": [{"name": "e"}] * 2}]},
+            "projects.0.environments.1",
+            "names again what is named before it",
+        ),
+        (
+            {"version": 1, "workflows": [{"name": n, "is_default": True} for n in ("a", "b")]},
+            "workflows",
+            "there is one default workflow, not two",
+        ),
+        (
+            {"version": 1, "teams": [{"path": "/a"}]},
+            "teams.0.path",
+            "must be names joined by slashes, from the root down",
+        ),
+    ],
+)
+async def test_apply_of_a_bad_document_says_where_and_why_in_our_words(
+    plane: Stack, document: dict[str, Any], field: str, reason: str
+) -> None:
+    admin = await plane.person("ada", "admin")
+    answer = await admin.post("/organisation/apply", document)
+    assert answer.json()["fields"] == [{"field": field, "reason": reason}]
+
+
+async def test_apply_of_too_large_a_document_is_refused_in_a_sentence(plane: Stack) -> None:
+    admin = await plane.person("ada", "admin")
+    # Counted wherever they stand: here two things with 4999 below them.
+    members = [f"{number}@example.com" for number in range(2499)]
+    bindings = [{"provider": "file", "secret_ref": f"apps/{number}"} for number in range(2500)]
+    document = {
+        "version": 1,
+        "teams": [{"path": "a", "members": members}],
+        "projects": [{"name": "p", "bindings": bindings}],
+    }
+    answer = await admin.post("/organisation/apply?plan=true", document)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    reason = "at most 5000 entries go into one document and here are 5001"
+    assert [fault["reason"] for fault in answer.json()["fields"]] == [reason]
+    # One less is looked at: nobody has these addresses.
+    document["teams"] = [{"path": "a", "members": members[1:]}]
+    answer = await admin.post("/organisation/apply?plan=true", document)
+    assert answer.json()["fields"][0]["field"] == "teams.0.members.0"

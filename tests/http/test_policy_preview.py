@@ -43,7 +43,13 @@ async def test_explain_out_of_reach_or_malformed_is_refused(plane: Stack) -> Non
     refused(await nobody.post(path, unknown), 404, "project_not_found")
     refused(await nobody.post(path, DRAFT), 400, "invalid_request")
     admin = await plane.person("admin", "admin")
-    for bad in ({"operation": "write"}, {"target_secret_ref": ""}, {"extra": 1}, {"project_id": 7}):
+    for bad in (
+        {"operation": "write"},
+        {"target_secret_ref": ""},
+        {"target_secret_ref": "app//db"},
+        {"extra": 1},
+        {"project_id": 7},
+    ):
         body = refused(await admin.post(path, {**DRAFT, **bad}), 400, "invalid_request")
         assert body["fields"][0]["field"] == next(iter(bad))
 

@@ -45,6 +45,13 @@ class Estate:
         )
         return str(row["id"])
 
+    def chain(self, length: int, name: str = "t") -> list[str]:
+        """Return so many teams, each below the one before it."""
+        found = [self.team(f"{name}0")]
+        for n in range(1, length):
+            found.append(self.team(f"{name}{n}", found[-1]))
+        return found
+
     def move(self, team_id: str, parent: str | None, caller: Caller | None = None) -> Any:
         return self.world.run(
             teams.update,

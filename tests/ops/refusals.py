@@ -6,7 +6,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from sb.db.engine import Transaction
@@ -100,6 +100,27 @@ def at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 
     with ThreadPoolExecutor(len(calls)) as pool:
         return list(pool.map(one, calls))
+
+
+def behind(world: World, first: Callable[[Transaction], Any], second: Callable[[], Any]) -> Any:
+    """Return the outcome of a call made while the first one's transaction is open and done.
+
+    The first commits as soon as the second waits for it, or has ended without waiting.
+    """
+    with ThreadPoolExecutor(1) as pool:
+
+        def op(tx: Transaction) -> Future[Any]:
+            first(tx)
+            late = pool.submit(outcome, second)
+            # SQLite lets the second one in when the first has ended, and not before.
+            while tx.dialect == "postgres" and not late.done():
+                waiting = "SELECT count(*) AS n FROM pg_locks WHERE NOT granted"
+                if rows.find(tx, waiting)[0]["n"]:
+                    break
+            return late
+
+        found: Any = world.db.run_sync(op).result(30)
+        return found
 
 
 def kinds(outcomes: Sequence[Any]) -> Counter[str]:

@@ -222,7 +222,8 @@ class Request:
 
     def fetch(self, lease: Lease, worker: Worker, wrap: Wrap, now: datetime) -> Refusal:
         if wrap.gone:
-            return errors.WrapNotFoundError
+            # What is not there is under nobody's lease.
+            return errors.LeaseLostError
         refusal = self.unheld_by(lease, worker, now)
         if refusal:
             return refusal

@@ -126,6 +126,7 @@ def test_revoke_takes_the_grant_and_says_what_it_was(
         "expires_at": None,
         "reason": "ticket 1",
         "granted_by": admin.actor,
+        "granted_at": NOW.isoformat(),
         "was_in_force": True,
     }
     world.refuse(GrantNotFoundError, grants.revoke, caller=head, grant_id=grant["id"], now=NOW)
@@ -152,8 +153,35 @@ def test_the_last_administrator_stays(world: World, admin: Caller) -> None:
     disabled(world, world.person("gone", "admin"))
     world.refuse(LastAdminError, grants.revoke, caller=admin, grant_id=mine, now=NOW)
     change(world, admin, temporary["id"], expires_at=None)
+    # Nor does who has yet to change a password that somebody else made up.
+    must_change_password(world, keeper, True)
+    world.refuse(LastAdminError, grants.revoke, caller=admin, grant_id=mine, now=NOW)
+    must_change_password(world, keeper, False)
     revoke(world, world.caller(keeper.user_id), mine)
     assert world.caller(admin.user_id).grants == ()
+
+
+def test_where_nobody_administers_yet_other_grants_are_taken_back(
+    world: World, admin: Caller
+) -> None:
+    """The only administrator has not come yet; section heads go on with what is theirs."""
+    team = {"team_id": Tenancy.build(world).ids["team_id:own"]}
+    world.role("head", "user_role.edit", "secret.list")
+    head, other = world.person("head", "head", team), world.person("other", "head", team)
+    must_change_password(world, admin, True)
+    revoke(world, head, grant_of(world, other))
+    world.role("people", "user_role.edit")
+    helper = world.person("helper", "people")
+    kept = grant_of(world, admin)
+    world.refuse(LastAdminError, grants.revoke, caller=helper, grant_id=kept, now=NOW)
+
+
+def must_change_password(world: World, person: Caller, yes: bool) -> None:
+    world.write(
+        "UPDATE local_users SET must_change_password = :yes WHERE id = :id",
+        yes=yes,
+        id=person.user_id,
+    )
 
 
 @pytest.mark.parametrize("bystanders", [0, 1])

@@ -9,7 +9,7 @@ import pytest
 from sb.auth.tokens import new_token, token_hash
 from sb.errors import SbError
 from sb.ops import expiry, jobs
-from sb.ops.errors import JobNotFoundError, LeaseLostError
+from sb.ops.errors import LeaseLostError
 from tests.ops.job_steps import LEASE, MISSING, People, approved, people_of, recover
 from tests.ops.refusals import at_once, refused
 from tests.ops.world import MICROSECOND, NOW, PLANTED, Held, World, at
@@ -114,7 +114,7 @@ def test_complete_without_the_lease_is_refused(world: World, people: People) -> 
     refused(world, LeaseLostError, world.finish, agent, held, asks=asks, about=request_id)
     refused(
         world,
-        JobNotFoundError,
+        LeaseLostError,
         world.run,
         jobs.complete,
         agent=agent,
@@ -122,7 +122,7 @@ def test_complete_without_the_lease_is_refused(world: World, people: People) -> 
         lease_token_hash=held.lease,
         outcome=jobs.Outcome(succeeded=True),
         now=NOW,
-        asks=None,
+        asks=("job.complete", f"job:{MISSING}", "lease_lost"),
     )
 
 

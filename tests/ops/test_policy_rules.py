@@ -150,6 +150,14 @@ BAD_VALUES: list[tuple[dict[str, Any], type[SbError], str]] = [
         for value in ("", "x" * 1025, None, 7, ["a"])
     ],
     *[
+        (
+            {"provider_type": "vault", "secret_ref_prefix": value},
+            InvalidInputError,
+            "selector.secret_ref_prefix",
+        )
+        for value in ("/app", "app//db", "../app", "app/./db", "/")
+    ],
+    *[
         ({"environment": value}, InvalidInputError, "selector.environment")
         for value in ("", "x" * 256, None)
     ],

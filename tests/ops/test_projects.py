@@ -79,12 +79,14 @@ def test_projects_are_read_under_one_definition(world: World, estate: Estate) ->
         for scope, expected in cases:
             person = world.person("reader", f"only {permission}", scope)
             assert seen(world, person) == expected, (permission, scope)
+            # What a person sees of themselves follows the same rule.
+            mine = world.run(users.readable_projects, caller=person)
+            assert {one.name for one in mine} == expected, (permission, scope)
             for name in ids.keys() - expected:
                 args = {"caller": person, "project_id": ids[name]}
                 world.refuse(ProjectNotFoundError, projects.show, **args)
     world.role("only audit", "audit.read", "agent.list")
     assert seen(world, world.person("auditor", "only audit")) == set()
-    # What a person sees of themselves follows the same rule.
     person = world.person("dev", "developer", {"environment_id": environment_id})
     (mine,) = world.run(users.readable_projects, caller=person)
     assert (mine.name, [e.id for e in mine.environments]) == ("c", [environment_id])

@@ -73,6 +73,28 @@ def test_show_in_scope_of_any_seeing_permission_shows_the_request(
         assert ids(listed(world, person)) == [request_id]
 
 
+def test_show_and_list_tell_the_names_of_where_a_request_reaches(
+    world: World, tenancy: Tenancy
+) -> None:
+    within = tenancy.read(tenancy.developer)
+    beside = world.read(tenancy.developer, now=at(seconds=1), provider_connection_id=tenancy.east)
+    names = ("project_name", "environment_name", "environment_kind", "workflow_name")
+    told = {
+        seen.row["id"]: tuple(seen.row[name] for name in names)
+        for seen in listed(world, tenancy.approver)
+    }
+    (workflow,) = {row[3] for row in told.values()}
+    assert told == {
+        within: ("own", "dev", "non_prod", workflow),
+        beside: (None, None, None, workflow),
+    }
+    (row,) = world.rows("SELECT name FROM workflow_definitions WHERE is_default")
+    assert row["name"] == workflow
+    for request_id, found in told.items():
+        row = show(world, tenancy.approver, request_id).row
+        assert tuple(row[name] for name in names) == found
+
+
 def test_show_without_a_seeing_permission_finds_nothing(world: World, tenancy: Tenancy) -> None:
     request_id = tenancy.read(tenancy.developer)
     for role in ("value_provider", "security_approver", "policy_author", None):

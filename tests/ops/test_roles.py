@@ -56,7 +56,7 @@ def refuse_edit(
 
 
 def names(world: World, caller: Caller, **page: Any) -> list[str]:
-    values = {"before": None, "limit": 50, "now": NOW, **page}
+    values = {"before": None, "limit": 50, **page}
     return [row["name"] for row in world.run(roles.list_roles, caller=caller, **values)]
 
 
@@ -127,6 +127,18 @@ def test_roles_are_seen_by_who_chooses_among_them_and_by_who_holds_them(
     for role_id in (world.role("admin"), MISSING):
         world.refuse(RoleNotFoundError, roles.find, caller=dev, role_id=role_id)
     world.refuse(RoleNotFoundError, roles.find, caller=admin, role_id=MISSING)
+
+
+def test_a_role_held_in_a_deleted_environment_only_is_not_seen(world: World) -> None:
+    scope = Tenancy.build(world).scope("environment_id", "own")
+    dev = world.person("dev", "developer", scope)
+    world.grant(dev.user_id, "approver", {"cluster": "east"})
+    dev = world.caller(dev.user_id)
+    assert names(world, dev) == ["developer", "approver"]
+    world.write("UPDATE environments SET deleted_at = :now", now=NOW)
+    dev, role_id = world.caller(dev.user_id), world.role("developer")
+    assert names(world, dev) == ["approver"]
+    world.refuse(RoleNotFoundError, roles.find, caller=dev, role_id=role_id)
 
 
 def world_role(world: World, name: str, *permissions: str) -> str:

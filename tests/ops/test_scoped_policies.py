@@ -337,6 +337,48 @@ def test_rule_keeps_a_workflow_that_was_closed_later(ruling: Ruling, anchor: Anc
     refuse_write(ruling, WorkflowNotAuthorableError, author, anchor)
 
 
+NARROW = {**NON_PROD, "secret_ref_prefix": "app/public/"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "enabled"),
+    [
+        ({"selector": NON_PROD}, True),
+        # Which of two selectors covers less is not guessed at.
+        ({"selector": {**NARROW, "operation": "read"}}, True),
+        ({"priority": 201}, True),
+        ({"enabled": True}, False),
+        ({"selector": NON_PROD, "enabled": False}, True),
+        ({"name": "kept", "priority": 8999, "enabled": True}, True),
+    ],
+)
+def test_rule_with_a_closed_workflow_reaches_no_further_than_its_administrator_meant(
+    ruling: Ruling, anchor: Anchor, changes: dict[str, Any], enabled: bool
+) -> None:
+    nobody = ruling.workflow("nobody", auto_approve=True)
+    place = {f"{anchor.kind}_id": anchor.id, "selector": NARROW, "priority": 200}
+    rule = ruling.rule(workflow_id=nobody, enabled=enabled, **place)
+    author = ruling.author_of(anchor)
+    error = refuse_update(ruling, WorkflowNotAuthorableError, author, anchor, rule["id"], **changes)
+    assert error.details == {"workflow_id": nobody}
+    assert error.audit is not None
+    assert error.audit.action == "policy.denied_workflow_not_authorable"
+    assert ruling.world.run(policy_rules.find, rule_id=rule["id"]) == rule
+    # With the workflow open, or another one that is, it may.
+    moved = update(ruling, author, anchor, rule["id"], workflow_id=ruling.open, **changes)
+    assert {name: moved[name] for name in changes} == changes
+
+
+def test_rule_with_a_closed_workflow_may_say_and_reach_less(ruling: Ruling, anchor: Anchor) -> None:
+    rule = ruling.rule(selector=NARROW, priority=200, **{f"{anchor.kind}_id": anchor.id})
+    author = ruling.author_of(anchor)
+    same = {"selector": NARROW, "enabled": True, "workflow_id": ruling.closed}
+    row = update(ruling, author, anchor, rule["id"], name="lower", priority=199, **same)
+    assert (row["name"], row["priority"]) == ("lower", 199)
+    assert update(ruling, author, anchor, rule["id"], enabled=False)["enabled"] is False
+    refuse_update(ruling, WorkflowNotAuthorableError, author, anchor, rule["id"], enabled=True)
+
+
 def test_workflow_that_asks_nobody_needs_the_kind_pinned(ruling: Ruling) -> None:
     nobody = ruling.workflow("nobody", auto_approve=True, scoped_policy_authorable=True)
     project, author = ruling.project, ruling.author_of(ruling.project)
@@ -431,6 +473,7 @@ def test_what_an_administrator_allowed_is_kept_and_not_stretched(
     refuse_update(
         ruling, PlatformPolicyNotEditableError, author, anchor, rule["id"], selector=NON_PROD
     )
+    refuse_update(ruling, PlatformPolicyNotEditableError, author, anchor, rule["id"], priority=501)
     update(ruling, author, anchor, rule["id"], enabled=False, name="off")
     refuse_update(ruling, PlatformPolicyNotEditableError, author, anchor, rule["id"], enabled=True)
     stored = ruling.world.run(policy_rules.find, rule_id=rule["id"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import httpx
 
+from sb.clock import utc_now
 from tests.ops import rows
 from tests.stack import PASSWORD, Stack, add_user
 
@@ -19,10 +21,19 @@ async def test_every_kind_of_refusal_answers_alike_and_is_told_apart_in_the_audi
     await plane.db.run(
         rows.run, "UPDATE local_users SET disabled = :on WHERE id = :id", on=True, id=disabled
     )
+    late = await plane.db.run(add_user, email="late@example.com")
+    await plane.db.run(
+        rows.run,
+        "UPDATE local_users SET must_change_password = :on, updated_at = :at WHERE id = :id",
+        on=True,
+        at=utc_now() - timedelta(hours=72),
+        id=late,
+    )
     await plane.db.run(add_user, email="ada@example.com")
     tries: list[tuple[Any, str]] = [
         ({"email": "nobody@example.com", "password": PASSWORD}, "user_not_found"),
         ({"email": "GONE@example.com", "password": PASSWORD}, "user_disabled"),
+        ({"email": "late@example.com", "password": PASSWORD}, "temporary_password_expired"),
         ({"email": "ada@example.com"}, "missing_fields"),
         ({"email": "ada@example.com", "password": ""}, "missing_fields"),
         *[({"email": "Ada@example.com", "password": WRONG}, "wrong_password")] * 5,

@@ -12,7 +12,6 @@ from sb.kms.envelope import seal_wrap
 from sb.ops import submissions
 from sb.ops.errors import (
     AutoApprovalForbiddenError,
-    ConnectionNotFoundError,
     CredentialInConfigError,
     EnvironmentNotInProjectError,
     NoWorkflowError,
@@ -177,7 +176,7 @@ OUTSIDE: list[tuple[dict[str, Any], type[SbError], str | None]] = [
     ({"target_keys": []}, OutOfScopeKeyError, "out_of_scope_key"),
     ({"type": "patch", "target_keys": ["USER"]}, OutOfScopeOpError, "out_of_scope_op"),
     ({"environment": "moon"}, EnvironmentNotInProjectError, None),
-    ({"provider_connection_id": MISSING}, ConnectionNotFoundError, None),
+    ({"provider_connection_id": MISSING}, OutOfScopeProjectError, "out_of_scope_project"),
     ({"target_provider_config": {"token": PLANTED}}, CredentialInConfigError, None),
     ({"justification": " \n"}, InvalidInputError, None),
 ]
@@ -280,3 +279,40 @@ def _draft(**values: Any) -> submissions.Draft:
             **values,
         }
     )
+
+
+def test_submit_under_a_rule_that_would_reveal_production_says_it_does_not(
+    world: World, tenancy: Tenancy
+) -> None:
+    world.rule({"secret_ref_prefix": "app/"})
+    world.write("UPDATE policy_rules SET direct_reveal_allowed = TRUE WHERE NOT is_system")
+    tenancy.read(tenancy.developer)
+    violated = {"action": "policy.invariant.violated"}
+    assert world.events(**violated) == []
+    world.write("UPDATE environments SET kind = 'prod'")
+    request_id = tenancy.read(tenancy.developer)
+    row = world.request(request_id)
+    (event,) = world.events(**violated)
+    rule_id = row["matched_policy_rule_id"]
+    assert (event.actor, event.status) == ("system:policy-engine", "success")
+    assert event.resource == f"policy_rule:{rule_id}"
+    assert (event.correlation_id, event.http_request_id) == (request_id, "req-1")
+    assert event.metadata == {
+        "reason": "direct_reveal_on_prod_env_zeroed",
+        "rule_id": rule_id,
+        "workflow_id": row["workflow_id"],
+        "environment_name": "dev",
+        "environment_kind": "prod",
+        "project_id": tenancy.ids["project_id:own"],
+    }
+    # Once for each request that is made, and for none that is not; the rule stays as it is.
+    dev, asks = tenancy.developer, ("request.submit", f"project:{tenancy.ids['project_id:own']}")
+    scope = OutOfScopeProjectError
+    refused(world, scope, tenancy.read, dev, target_secret_ref="app/none", asks=(*asks, scope.code))
+    refused(world, InvalidInputError, tenancy.read, dev, justification=" ", asks=None)
+    tenancy.read(tenancy.developer)
+    assert len(world.events(**violated)) == 2
+    (rule,) = world.rows(
+        "SELECT direct_reveal_allowed FROM policy_rules WHERE id = :id", id=rule_id
+    )
+    assert bool(rule["direct_reveal_allowed"])

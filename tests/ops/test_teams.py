@@ -19,6 +19,7 @@ from sb.ops.tenancy_errors import (
     TeamCycleError,
     TeamInUseError,
     TeamNameTakenError,
+    TeamTooDeepError,
 )
 from tests.ops.estate import Estate
 from tests.ops.refusals import at_once, kinds
@@ -192,14 +193,49 @@ def test_move_takes_the_team_and_its_new_place(world: World, estate: Estate) -> 
 
 
 def test_move_below_itself_is_refused(world: World, estate: Estate) -> None:
-    chain = [estate.team("t0")]
-    for n in range(1, 120):
-        chain.append(estate.team(f"t{n}", chain[-1]))
+    chain = estate.chain(100)
     for target in (chain[0], chain[1], chain[-1]):
         with pytest.raises(TeamCycleError):
             estate.move(chain[0], target)
     assert parent(world, chain[0]) is None
     assert estate.move(chain[-1], chain[0])["parent_team_id"] == chain[0]
+
+
+def test_teams_stand_at_most_a_hundred_deep(world: World, estate: Estate) -> None:
+    chain, other = estate.chain(100), estate.chain(3, "o")
+    head = estate.head(chain[0], other[0])
+    for caller in (estate.admin, head):
+        with pytest.raises(TeamTooDeepError) as caught:
+            estate.team("x", chain[99], caller)
+        assert caught.value.details == {"field": "parent_team_id", "most": 100}
+    # A move takes everything below along, on its longest branch.
+    estate.team("short", other[0])
+    for target in (97, 98, 99):
+        with pytest.raises(TeamTooDeepError):
+            estate.move(other[0], chain[target], head)
+    assert parent(world, other[0]) is None
+    assert estate.move(other[0], chain[96], head)["parent_team_id"] == chain[96]
+    with pytest.raises(TeamTooDeepError):
+        estate.team("x", other[2])
+    # Up is always a way out, also of a tree that is deeper than it may be.
+    world.write("UPDATE teams SET parent_team_id = :p WHERE id = :id", p=chain[99], id=other[0])
+    assert estate.move(chain[1], None)["parent_team_id"] is None
+
+
+def test_move_and_create_at_once_never_stand_too_deep(world: World, estate: Estate) -> None:
+    upper, lower = estate.chain(60), estate.chain(40, "l")
+    for n in range(5):
+        found = kinds(
+            at_once(
+                [
+                    partial(estate.move, lower[0], upper[59]),
+                    partial(estate.team, f"x{n}", lower[39]),
+                ]
+            )
+        )
+        assert found == {"ok": 1, "team_too_deep": 1}
+        estate.move(lower[0], None)
+        world.write("DELETE FROM teams WHERE name = :name", name=f"x{n}")
 
 
 def test_two_moves_at_once_never_close_a_circle(world: World, estate: Estate) -> None:

@@ -232,6 +232,21 @@ def test_disable_of_the_last_administrator_is_refused(world: World) -> None:
     assert not world.events(action="user.disable")
 
 
+def test_disable_asks_for_an_administrator_who_has_come(world: World) -> None:
+    world.role("people", "user_role.edit")
+    admin, helper = world.person("admin", "admin"), world.person("helper", "people")
+    late, ada = world.person("late", "admin"), world.person("ada", "developer")
+    new = "UPDATE local_users SET must_change_password = :yes WHERE id = :id"
+    world.write(new, yes=True, id=late.user_id)
+    world.refuse(LastAdminError, accounts.disable, by=helper, user_id=admin.user_id, now=NOW)
+    # Where all of them are new, they stay, and everybody else can still be switched off.
+    world.write(new, yes=True, id=admin.user_id)
+    world.refuse(LastAdminError, accounts.disable, by=helper, user_id=late.user_id, now=NOW)
+    assert world.run(accounts.disable, by=helper, user_id=ada.user_id, now=NOW).disabled
+    world.write(new, yes=False, id=admin.user_id)
+    assert world.run(accounts.disable, by=helper, user_id=late.user_id, now=NOW).disabled
+
+
 def test_disable_of_each_other_at_once_leaves_an_administrator(world: World) -> None:
     for _ in range(3):
         one, two = world.person("one", "admin"), world.person("two", "admin")

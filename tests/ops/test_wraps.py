@@ -205,14 +205,16 @@ def test_fetch_without_the_live_lease_is_refused(
     colleague = world.agent(agent.provider_connection_id or "")
     held, other = world.held(agent), world.held(colleague)
     (wrap_id,) = (wrap["id"] for wrap in world.wraps_of(request_id))
-    asks = ("wrap.retrieve", f"request:{request_id}", "lease_lost")
+    asks = ("wrap.retrieve", f"wrap:{wrap_id}", "lease_lost")
     for call in (
         lambda: fetch(world, agent, held, wrap_id, NOW + LEASE),
         lambda: fetch(world, colleague, held, wrap_id),
         lambda: fetch(world, colleague, other, wrap_id),
     ):
         refused(world, LeaseLostError, call, asks=asks, about=request_id)
-    refused(world, WrapNotFoundError, fetch, world, agent, held, MISSING, asks=None)
+    # One that never was is refused as what is not the agent's.
+    missing = ("wrap.retrieve", f"wrap:{MISSING}", "lease_lost")
+    refused(world, LeaseLostError, fetch, world, agent, held, MISSING, asks=missing)
     world.finish(agent, held)
     refused(world, LeaseLostError, fetch, world, agent, held, wrap_id, asks=asks)
 

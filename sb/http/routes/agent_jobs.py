@@ -103,7 +103,7 @@ async def renew_job(call: Call[RenewRequest]) -> Reply:
     access=Agent(),
     body=CompleteRequest,
     status=204,
-    errors=(refusals.JobNotFoundError, refusals.LeaseLostError),
+    errors=(refusals.LeaseLostError,),
     summary="End a job under its lease; the same lease may say so again",
 )
 async def complete_job(call: Call[CompleteRequest]) -> Reply:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
 
+from sb.clock import utc_now
+from sb.db.engine import Transaction
 from sb.http.bodies import Body, Query, Text
 from sb.http.declare import Call, Reply, Session, route
 from sb.http.pages import Page, next_link
@@ -31,6 +33,8 @@ class AuditEventBody(Body):
 
 
 class ListAuditEvents(Page, Query):
+    most: ClassVar[int] = 1000
+
     actor: Exact | None = None
     action: Exact | None = None
     resource: Exact | None = None
@@ -51,21 +55,26 @@ class ListAuditEvents(Page, Query):
 )
 async def list_audit_events(call: Call[Any]) -> Reply:
     query: ListAuditEvents = call.query
-    limit = min(query.limit or 100, 1000)
-    found = await call.state.db.read(
-        audit.list_events,
-        filters=audit.Filters(
-            actor=query.actor,
-            action=query.action,
-            resource=query.resource,
-            status=query.status,
-            correlation_id=query.correlation_id,
-            since=query.since,
-            until=query.until,
-        ),
-        before=query.before,
-        limit=limit,
+    limit = query.limit or 100
+    filters = audit.Filters(
+        actor=query.actor,
+        action=query.action,
+        resource=query.resource,
+        status=query.status,
+        correlation_id=query.correlation_id,
+        since=query.since,
+        until=query.until,
     )
+    now = utc_now()
+
+    def read(tx: Transaction) -> tuple[list[audit.AuditEvent], bool]:
+        events = audit.list_events(tx, filters=filters, before=query.before, limit=limit)
+        return events, audit.is_reading_recorded(tx, by=call.person, filters=filters, now=now)
+
+    found, is_recorded = await call.state.db.read(read)
+    if not is_recorded:
+        # Before anything is shown: whoever cannot be put on record reads nothing.
+        await call.state.db.run(audit.record_reading, by=call.person, filters=filters, now=now)
     last = (found[-1].occurred_at, found[-1].id) if found else None
     names = AuditEventBody.model_fields
     bodies = [AuditEventBody(**{name: getattr(event, name) for name in names}) for event in found]

@@ -101,7 +101,7 @@ class ChangePassword(Body):
 async def login(call: Call[Login]) -> Reply:
     email, password = call.body.email or "", call.body.password or ""
     account = await call.state.db.read(sessions.find_account, email=email) if email else None
-    error_kind = sessions.refusal(account, now=utc_now())
+    error_kind = sessions.refusal(account, now=utc_now(), rules=call.state.session_rules)
     if not email.strip() or not password:
         error_kind = "missing_fields"
     else:
@@ -193,7 +193,7 @@ async def show_me(call: Call[Any]) -> Reply:
     "/users/me/projects",
     access=Session(),
     returns=list[ProjectBody],
-    summary="List the projects in which you may see or ask for secrets, by name",
+    summary="List the projects you may read with their environments, by name",
 )
 async def list_my_projects(call: Call[Any]) -> Reply:
     found = await call.state.db.read(users.readable_projects, caller=call.person)

@@ -102,6 +102,7 @@ class ListGrants(ListUserGrants):
         refusals.GranteeDisabledError,
         refusals.EscalationError,
         refusals.GrantExistsError,
+        refusals.TooManyGrantsError,
     ),
     summary="Give a person a role at a scope, for ever or until a time",
 )

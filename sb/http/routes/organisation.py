@@ -59,6 +59,7 @@ class ExportBody(Body):
     returns=AppliedBody,
     errors=(
         refusals.EscalationError,
+        refusals.TooManyGrantsError,
         refusals.LastAdminError,
         refusals.UnknownPermissionError,
         refusals.PolicyScopeTooBroadError,
@@ -90,7 +91,10 @@ async def apply_organisation(call: Call[OrganisationDocument]) -> Reply:
     summary="Read the organisation as one document that can be applied",
 )
 async def export_organisation(call: Call[Any]) -> Reply:
-    found = await call.state.db.read(organisation_export.export, caller=call.person, now=utc_now())
+    db, now = call.state.db, utc_now()
+    # Read from one moment, which takes a reading transaction; on record before anything is shown.
+    found = await db.read(organisation_export.export, caller=call.person, now=now)
+    await db.run(organisation_export.record, by=call.person, found=found, now=now)
     return Reply(ExportBody(document=dict(found.document), left_out=found.left_out))
 
 

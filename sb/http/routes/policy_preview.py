@@ -15,7 +15,11 @@ from sb.http.routes.policies import SELECTOR_ERRORS, Priority, Selector
 from sb.http.routes.requests import MAX_KEYS, IdText, KeyName, ProviderType
 from sb.ops import governance_errors as refusals
 from sb.ops import policies, policy_preview, policy_simulation
-from sb.ops.errors import EnvironmentNotInProjectError
+from sb.ops.errors import (
+    CredentialInConfigError,
+    EnvironmentNotInProjectError,
+    UnknownConfigKeyError,
+)
 from sb.ops.tenancy_errors import ProjectNotFoundError
 
 MAX_REQUESTS = 1000
@@ -30,6 +34,8 @@ class ExplainRequest(Body):
     target_keys: list[KeyName] = Field(default_factory=list, max_length=MAX_KEYS)
     project_id: IdText | None = None
     environment: Annotated[Label, Field(min_length=1, max_length=255)] | None = None
+    target_provider_config: dict[str, Any] = Field(default_factory=dict, max_length=16)
+    provider_connection_id: IdText | None = None
 
 
 class WorkflowFacts(Body):
@@ -125,7 +131,12 @@ class SimulationBody(Body):
     body=ExplainRequest,
     returns=ExplanationBody,
     limit=RateLimit("policy:explain", 120, key="user"),
-    errors=(ProjectNotFoundError, EnvironmentNotInProjectError),
+    errors=(
+        ProjectNotFoundError,
+        EnvironmentNotInProjectError,
+        CredentialInConfigError,
+        UnknownConfigKeyError,
+    ),
     summary="Explain how a request that might be made would be decided, and by whom",
 )
 async def explain_policy(call: Call[ExplainRequest]) -> Reply:

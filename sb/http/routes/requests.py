@@ -80,9 +80,13 @@ class RequestBody(Body):
     status: str
     justification: str
     workflow_id: str
+    workflow_name: str
     matched_policy_rule_id: str | None
     project_id: str | None
+    project_name: str | None
     environment_id: str | None
+    environment_name: str | None
+    environment_kind: str | None
     provider_connection_id: str | None
     target_provider_type: str
     target_provider_config: dict[str, Any]

@@ -16,10 +16,12 @@ from sb.http.bodies import Body, Query, Text
 from sb.http.declare import Call, Reply, Session, route
 from sb.http.idempotency import run_creating
 from sb.http.pages import Page, next_link
+from sb.http.routes.teams import Name
 from sb.ops import governance_errors as refusals
 from sb.ops import roles
 
-RoleName = Annotated[Text, Field(min_length=1, max_length=120, pattern=r"^\S(.*\S)?$")]
+#: Printable, as names of teams and environments are: a look-alike is as good as a lie in a grant.
+RoleName = Name
 Description = Annotated[Text, Field(max_length=1000)]
 PermissionKey = Annotated[Text, Field(pattern=r"^[a-z][a-z_.]{0,63}$")]
 PermissionKeys = Annotated[list[PermissionKey], Field(max_length=100)]
@@ -136,7 +138,6 @@ async def list_roles(call: Call[Any]) -> Reply:
         caller=call.person,
         before=query.before,
         limit=query.limit,
-        now=utc_now(),
     )
     last = (rows[-1]["created_at"], rows[-1]["id"]) if rows else None
     return Reply([_role(row) for row in rows], headers=next_link(call, query, rows, last))

@@ -87,6 +87,7 @@ PLACE_ERRORS = (
     OutOfScopeTeamError,
     tenancy_errors.TeamArchivedError,
     tenancy_errors.TeamNameTakenError,
+    tenancy_errors.TeamTooDeepError,
 )
 
 

@@ -1,5 +1,6 @@
 -- name: grant_list_for_user :many
--- Returns each grant of the user that is in force, with its role and the ids of its team's subtree, spaced.
+-- Returns each grant of the user that is in force, with its role and its team; the first with every team at or below
+-- one of these teams, each with its parent, spaced: told for each grant it would be a product of grants and teams.
 -- A grant whose project or environment is gone is left out.
 -- Ids in scopes are texts and keys are not: they are turned into keys, for the indexes.
 WITH RECURSIVE mine AS (
@@ -13,18 +14,21 @@ WITH RECURSIVE mine AS (
   FROM user_roles AS ur
   JOIN roles AS r ON r.id = ur.role_id
   WHERE ur.user_id = :user_id AND (ur.expires_at IS NULL OR ur.expires_at > :now)
-), subtree (root_id, team_id) AS (
-  SELECT t.id, t.id FROM teams AS t WHERE t.id IN (SELECT m.team_id FROM mine AS m)
+), below (id, parent_id) AS (
+  -- OFFSET 0: each by its key, where the planner would read all teams to hash them.
+  SELECT t.id, t.parent_team_id
+  FROM mine AS m
+  CROSS JOIN LATERAL (SELECT t.id, t.parent_team_id FROM teams AS t WHERE t.id = m.team_id OFFSET 0) AS t
   UNION
-  SELECT s.root_id, c.id
-  FROM subtree AS s
-  JOIN teams AS c ON c.parent_team_id = s.team_id
-), covered (root_id, team_ids) AS (
-  SELECT s.root_id, string_agg(CAST(s.team_id AS text), ' ') FROM subtree AS s GROUP BY s.root_id
+  SELECT c.id, c.parent_team_id
+  FROM below AS b
+  CROSS JOIN LATERAL (SELECT t.id, t.parent_team_id FROM teams AS t WHERE t.parent_team_id = b.id OFFSET 0) AS c
 )
-SELECT m.id, m.role_id, m.role_name, m.permissions, m.scope, m.expires_at, c.team_ids
+SELECT m.id, m.role_id, m.role_name, m.permissions, m.scope, m.expires_at, m.team_id,
+       CASE WHEN row_number() OVER (ORDER BY m.id) = 1
+            THEN (SELECT string_agg(concat(b.id, ' ', coalesce(CAST(b.parent_id AS text), '-')), ' ')
+                  FROM below AS b) END AS team_tree
 FROM mine AS m
-LEFT JOIN covered AS c ON c.root_id = m.team_id
 -- Scalars, not EXISTS: one row by its key, where Postgres would read the whole table to hash it.
 WHERE (m.scope ->> 'project_id' IS NULL
        OR (SELECT 1 FROM projects AS p WHERE p.id = m.project_id) = 1)
@@ -57,7 +61,8 @@ WHERE ur.id = :id;
 
 -- name: grant_list :many
 -- Returns a page of the grants whose scope lies in one of the scopes, newest first, ended ones included.
--- Scopes arrive as JSON, which the two databases unpack differently.
+-- Scopes arrive as JSON, which the two databases unpack differently; the places they are for come as lists too, for
+-- the indexes, unless some are for no place or for many.
 WITH g (scope) AS MATERIALIZED (
   SELECT value FROM jsonb_array_elements(CAST(:scopes AS jsonb))
 )
@@ -83,6 +88,18 @@ WHERE (:user_id IS NULL OR ur.user_id = :user_id)
        OR coalesce(ur.scope ->> 'team_id', CAST(p.team_id AS text)) = CAST(:team_id AS text))
   AND (:active IS NULL OR :active = (ur.expires_at IS NULL OR ur.expires_at > :now))
   AND (:before_at IS NULL OR (ur.granted_at, ur.id) < (:before_at, :before_id))
+  AND (:anywhere
+       OR ur.scope ->> 'team_id' = ANY (CAST(:team_ids AS text[]))
+       OR ur.scope ->> 'project_id' = ANY (CAST(:project_ids AS text[]))
+       OR ur.scope ->> 'project_id' = ANY (ARRAY(
+            SELECT CAST(o.id AS text) FROM projects AS o
+            WHERE o.team_id = ANY (CAST(:team_ids AS uuid[]))))
+       OR ur.scope ->> 'environment_id' = ANY (CAST(:environment_ids AS text[]))
+       OR ur.scope ->> 'environment_id' = ANY (ARRAY(
+            SELECT CAST(v.id AS text) FROM environments AS v
+            WHERE v.project_id = ANY (CAST(:project_ids AS uuid[])
+                                      || ARRAY(SELECT o.id FROM projects AS o
+                                               WHERE o.team_id = ANY (CAST(:team_ids AS uuid[])))))))
   AND (:everything OR EXISTS (
        SELECT 1 FROM g
        WHERE (g.scope ->> 'project_id' IS NULL

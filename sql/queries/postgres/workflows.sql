@@ -23,3 +23,8 @@ WHERE is_default OR id = :id
 ORDER BY id
 LIMIT 2
 FOR NO KEY UPDATE;
+
+-- name: workflow_find_role :one
+-- Returns what the role a workflow is to ask may do and keeps it from being deleted, or no row.
+-- Whoever deletes a role holds it first, so one of the two sees the other; SQLite has one writer.
+SELECT id, permissions FROM roles WHERE id = :id FOR KEY SHARE;

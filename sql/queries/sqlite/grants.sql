@@ -1,5 +1,6 @@
 -- name: grant_list_for_user :many
--- Returns each grant of the user that is in force, with its role and the ids of its team's subtree, spaced.
+-- Returns each grant of the user that is in force, with its role and its team; the first with every team at or below
+-- one of these teams, each with its parent, spaced: told for each grant it would be a product of grants and teams.
 -- A grant whose project or environment is gone is left out.
 -- Ids are texts here, in scopes and in keys.
 WITH RECURSIVE mine AS (
@@ -10,18 +11,18 @@ WITH RECURSIVE mine AS (
   FROM user_roles AS ur
   JOIN roles AS r ON r.id = ur.role_id
   WHERE ur.user_id = :user_id AND (ur.expires_at IS NULL OR ur.expires_at > :now)
-), subtree (root_id, team_id) AS (
-  SELECT t.id, t.id FROM teams AS t WHERE t.id IN (SELECT m.team_id FROM mine AS m)
+), below (id, parent_id) AS (
+  SELECT t.id, t.parent_team_id FROM teams AS t WHERE t.id IN (SELECT m.team_id FROM mine AS m)
   UNION
-  SELECT s.root_id, c.id
-  FROM subtree AS s
-  JOIN teams AS c ON c.parent_team_id = s.team_id
-), covered (root_id, team_ids) AS (
-  SELECT s.root_id, group_concat(s.team_id, ' ') FROM subtree AS s GROUP BY s.root_id
+  SELECT c.id, c.parent_team_id
+  FROM below AS b
+  JOIN teams AS c ON c.parent_team_id = b.id
 )
-SELECT m.id, m.role_id, m.role_name, m.permissions, m.scope, m.expires_at, c.team_ids
+SELECT m.id, m.role_id, m.role_name, m.permissions, m.scope, m.expires_at, m.team_id,
+       CASE WHEN row_number() OVER (ORDER BY m.id) = 1
+            THEN (SELECT group_concat(b.id || ' ' || coalesce(b.parent_id, '-'), ' ')
+                  FROM below AS b) END AS team_tree
 FROM mine AS m
-LEFT JOIN covered AS c ON c.root_id = m.team_id
 -- Scalars, not EXISTS: one row by its key, where Postgres would read the whole table to hash it.
 WHERE (m.scope ->> 'project_id' IS NULL
        OR (SELECT 1 FROM projects AS p WHERE p.id = m.project_id) = 1)
@@ -50,9 +51,16 @@ WHERE ur.id = :id;
 
 -- name: grant_list :many
 -- Returns a page of the grants whose scope lies in one of the scopes, newest first, ended ones included.
--- Scopes arrive as JSON, which the two databases unpack differently.
+-- Scopes arrive as JSON, which the two databases unpack differently; the places they are for come as lists too, for
+-- the indexes, unless some are for no place or for many.
 WITH g (scope) AS MATERIALIZED (
   SELECT value FROM json_each(:scopes)
+), place_teams (id) AS (
+  SELECT value FROM json_each('[' || substr(:team_ids, 2, length(:team_ids) - 2) || ']')
+), place_projects (id) AS (
+  SELECT value FROM json_each('[' || substr(:project_ids, 2, length(:project_ids) - 2) || ']')
+  UNION ALL
+  SELECT o.id FROM projects AS o WHERE o.team_id IN (SELECT t.id FROM place_teams AS t)
 )
 SELECT ur.id, ur.user_id, u.email AS user_email, ur.role_id, r.name AS role_name, ur.scope,
        ur.granted_by, ur.granted_at, ur.expires_at, ur.reason,
@@ -72,6 +80,13 @@ WHERE (:user_id IS NULL OR ur.user_id = :user_id)
        OR coalesce(ur.scope ->> 'team_id', p.team_id) = :team_id)
   AND (:active IS NULL OR :active = (ur.expires_at IS NULL OR ur.expires_at > :now))
   AND (:before_at IS NULL OR (ur.granted_at, ur.id) < (:before_at, :before_id))
+  AND (:anywhere
+       OR ur.scope ->> 'team_id' IN (SELECT t.id FROM place_teams AS t)
+       OR ur.scope ->> 'project_id' IN (SELECT o.id FROM place_projects AS o)
+       OR ur.scope ->> 'environment_id' IN (
+            SELECT j.value FROM json_each('[' || substr(:environment_ids, 2, length(:environment_ids) - 2) || ']') AS j
+            UNION ALL
+            SELECT v.id FROM environments AS v WHERE v.project_id IN (SELECT o.id FROM place_projects AS o)))
   AND (:everything OR EXISTS (
        SELECT 1 FROM g
        WHERE (g.scope ->> 'project_id' IS NULL
