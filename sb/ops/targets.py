@@ -334,8 +334,7 @@ def find_connection(
         if not _serves(row, bound_cluster):
             raise OutOfScopeProjectError
         return row["id"], row["cluster_name"]
-    active = tx.many("connection_list_active_of_type", type=provider_type)
-    rows = [row for row in active if _serves(row, bound_cluster)]
+    rows = tx.many("connection_list_active_of_type", type=provider_type, cluster_name=bound_cluster)
     if len(rows) > 1:
         raise ProviderConnectionRequiredError(field="provider_connection_id")
     # With no connection of this type only an agent minted without one can do the job.

@@ -6,9 +6,11 @@ FROM provider_connections
 WHERE id = :id;
 
 -- name: connection_list_active_of_type :many
--- Returns up to two active connections of a type: enough to tell none, one and several apart.
+-- Returns up to two active connections of a type that lead to the cluster, or anywhere where none is
+-- asked for: enough to tell none, one and several apart.
 SELECT id, cluster_name FROM provider_connections
 WHERE type = :type AND status = 'active'
+  AND (:cluster_name IS NULL OR coalesce(cluster_name, '') IN ('', :cluster_name))
 ORDER BY id
 LIMIT 2;
 

@@ -116,6 +116,16 @@ def test_bind_pins_the_one_connection_or_asks_which(world: World, estate: Estate
     assert world.rows("SELECT id FROM secrets WHERE secret_ref = 'a/three'") == []
 
 
+def test_bind_finds_the_one_connection_of_a_cluster_among_many(
+    world: World, estate: Estate
+) -> None:
+    for _ in range(3):
+        world.connection(cluster="east")
+    west = world.connection(cluster="west")
+    row = estate.bind(estate.project("p"), place(cluster_name="west"))
+    assert row["provider_connection_id"] == west
+
+
 @pytest.mark.parametrize(
     "ref", ["/app/db", "app/db/", "app//db", "app/./db", "app/../db", " app/db", "app/db\n", ".."]
 )
