@@ -7,6 +7,26 @@ SELECT r.id, r.requester_id, r.type, r.justification, r.status, r.workflow_id,
        r.snap_allow_self_approval, r.snap_approver_role_id, r.snap_wrap_ttl_created_seconds,
        r.snap_wrap_ttl_approved_seconds, r.snap_wrap_ttl_claimed_seconds, r.reject_reason,
        r.failure_reason, r.job_id, r.expires_at, r.execute_before_at, r.decided_at, r.finished_at,
+       r.created_at, r.updated_at, p.team_id, u.email AS requester_email,
+       u.display_name AS requester_name,
+       (SELECT count(*) FROM approvals AS v
+        WHERE v.request_id = r.id AND v.decision = 'approve') AS approvals_count,
+       (SELECT max(w.expires_at) FROM secret_wraps AS w
+        WHERE w.request_id = r.id AND w.consumed_at IS NULL) AS unspent_until
+FROM access_requests AS r
+JOIN local_users AS u ON u.id = r.requester_id
+LEFT JOIN projects AS p ON p.id = r.project_id
+WHERE r.id = :id;
+
+-- name: request_show :one
+-- Returns one request as people are shown it: what is decided on, and the names of where it stands.
+SELECT r.id, r.requester_id, r.type, r.justification, r.status, r.workflow_id,
+       r.matched_policy_rule_id, r.project_id, r.environment_id, r.secret_id,
+       r.provider_connection_id, r.cluster_name, r.target_provider_type, r.target_provider_config,
+       r.target_secret_ref, r.target_keys, r.target_scope, r.snap_min_approvers,
+       r.snap_allow_self_approval, r.snap_approver_role_id, r.snap_wrap_ttl_created_seconds,
+       r.snap_wrap_ttl_approved_seconds, r.snap_wrap_ttl_claimed_seconds, r.reject_reason,
+       r.failure_reason, r.job_id, r.expires_at, r.execute_before_at, r.decided_at, r.finished_at,
        r.created_at, r.updated_at, p.team_id, p.name AS project_name, e.name AS environment_name,
        e.kind AS environment_kind, k.name AS workflow_name, u.email AS requester_email,
        u.display_name AS requester_name,
