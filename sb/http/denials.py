@@ -7,8 +7,8 @@ import logging
 import trio
 
 from sb.clock import utc_now
-from sb.coord import CoordUnavailableError
 from sb.errors import Denial
+from sb.http.limits import RateLimit, count, most
 from sb.http.state import AppState
 from sb.ops import audit
 from sb.ops.callers import Actor, Anonymous
@@ -17,7 +17,9 @@ log = logging.getLogger(__name__)
 
 #: How long the audit row of a refusal may take, whatever becomes of the caller.
 DENIAL_SECONDS = 10.0
-BUCKET, ROWS, WINDOW_SECONDS = "audit:denials", 120, 60
+ROWS = RateLimit("audit:denials", 120)
+#: How often a caller's refusals being left out is told.
+TOLD = RateLimit("audit:denials-suppressed", 1)
 #: Never left out: the limits `auth:login` and `agent:auth-fail` bound them before they get here.
 COMPLETE = frozenset({"auth.login", "agent.auth.rejected"})
 
@@ -30,10 +32,11 @@ async def record(denial: Denial, *, state: AppState, by: Actor, client_ip: str) 
     try:
         # Shielded: hanging up early must not be a way to leave no trace.
         with trio.fail_after(DENIAL_SECONDS, shield=True):
-            if denial.action in COMPLETE or await _has_room(state, by, client_ip):
+            source = _source(by, client_ip)
+            if denial.action in COMPLETE or await _is_within(ROWS, state=state, key=source):
                 await state.db.run(audit.record_denial, denial=denial, by=by, now=utc_now())
             else:
-                await _leave_out(denial, state=state, by=by, client_ip=client_ip)
+                await _leave_out(denial, state=state, by=by, source=source)
     except Exception:  # noqa: BLE001 # whatever went wrong, the caller still gets the refusal
         # The refusal stands; that its row is missing must be seen.
         state.metrics.audit_append_failures.inc()
@@ -44,31 +47,21 @@ def _source(by: Actor, client_ip: str) -> str:
     return f"address:{client_ip}" if isinstance(by, Anonymous) else by.actor
 
 
-async def _has_room(state: AppState, by: Actor, client_ip: str) -> bool:
-    """Tell whether the caller may leave another row; without a store to count in, always."""
-    rows = state.rate_limits.get(BUCKET, ROWS)
-    return await _counted(state, BUCKET, _source(by, client_ip), rows)
+async def _is_within(limit: RateLimit, *, state: AppState, key: str) -> bool:
+    decision = await count(limit, state=state, key=key)
+    # Without a store to count in every refusal is put on record.
+    return decision is None or decision.allowed
 
 
-async def _leave_out(denial: Denial, *, state: AppState, by: Actor, client_ip: str) -> None:
+async def _leave_out(denial: Denial, *, state: AppState, by: Actor, source: str) -> None:
     state.metrics.audit_denials_suppressed.inc()
-    source = _source(by, client_ip)
-    if not await _counted(state, f"{BUCKET}-suppressed", source, 1):
+    if not await _is_within(TOLD, state=state, key=source):
         return
     left_out = Denial(
         "audit.denials.suppressed",
         source,
         first_action=denial.action,
-        limit=state.rate_limits.get(BUCKET, ROWS),
-        window_seconds=WINDOW_SECONDS,
+        limit=most(ROWS, state=state),
+        window_seconds=ROWS.window,
     )
     await state.db.run(audit.record_denial, denial=left_out, by=by, now=utc_now())
-
-
-async def _counted(state: AppState, bucket: str, source: str, limit: int) -> bool:
-    try:
-        decision = await state.coord.hit(bucket, source, limit=limit, window_seconds=WINDOW_SECONDS)
-    except CoordUnavailableError:
-        state.metrics.rate_limit_backend_errors.inc()
-        return True
-    return decision.allowed

@@ -18,17 +18,8 @@ from sb.http.routes.requests import ProviderType
 from sb.http.routes.roles import Description as RoleDescription
 from sb.http.routes.roles import PermissionKeys, RoleName
 from sb.http.routes.teams import Description, Name, Status
-from sb.http.routes.workflows import (
-    Approvers,
-    Channels,
-    FillTtl,
-    RequestTtl,
-    WrapApproved,
-    WrapClaimed,
-    WrapCreated,
-)
-from sb.http.routes.workflows import Description as WorkflowDescription
 from sb.http.routes.workflows import Name as WorkflowName
+from sb.http.routes.workflows import WorkflowKnobs
 from sb.ops.teams import MOST_LEVELS
 
 #: How much one document may name, members included: all of it is one transaction.
@@ -113,28 +104,13 @@ class ProjectItem(Body):
         return self
 
 
-class WorkflowItem(Changes):
+class WorkflowItem(WorkflowKnobs):
     """The knobs of a workflow, and the role it asks by its name."""
 
     nullable: ClassVar[frozenset[str]] = frozenset({"approver_role"})
 
     name: WorkflowName
-    description: WorkflowDescription | None = None
-    min_approvers: Approvers | None = None
-    auto_approve: bool | None = None
     approver_role: RoleName | None = None
-    wrap_ttl_created_seconds: WrapCreated | None = None
-    wrap_ttl_approved_seconds: WrapApproved | None = None
-    wrap_ttl_claimed_seconds: WrapClaimed | None = None
-    request_ttl_seconds: RequestTtl | None = None
-    fill_ttl_seconds: FillTtl | None = None
-    require_justification: bool | None = None
-    allow_self_approval: bool | None = None
-    requires_security_approval: bool | None = None
-    scoped_policy_authorable: bool | None = None
-    notification_channels: Channels | None = None
-    is_default: bool | None = None
-    enabled: bool | None = None
 
 
 class PolicyItem(Changes):

@@ -35,16 +35,12 @@ Channels = Annotated[
 ]
 
 
-class UpdateWorkflow(Changes):
-    """The knobs to change; all others stay as they are."""
+class WorkflowKnobs(Changes):
+    """The knobs that are called the same wherever a workflow is written; all may be left out."""
 
-    nullable: ClassVar[frozenset[str]] = frozenset({"approver_role_id"})
-
-    name: Name | None = None
     description: Description | None = None
     min_approvers: Approvers | None = None
     auto_approve: bool | None = None
-    approver_role_id: IdText | None = None
     wrap_ttl_created_seconds: WrapCreated | None = None
     wrap_ttl_approved_seconds: WrapApproved | None = None
     wrap_ttl_claimed_seconds: WrapClaimed | None = None
@@ -57,6 +53,15 @@ class UpdateWorkflow(Changes):
     notification_channels: Channels | None = None
     is_default: bool | None = None
     enabled: bool | None = None
+
+
+class UpdateWorkflow(WorkflowKnobs):
+    """The knobs to change; all others stay as they are."""
+
+    nullable: ClassVar[frozenset[str]] = frozenset({"approver_role_id"})
+
+    name: Name | None = None
+    approver_role_id: IdText | None = None
 
 
 class CreateWorkflow(UpdateWorkflow):
