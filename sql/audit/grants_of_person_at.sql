@@ -2,8 +2,8 @@
 -- that are there and, for those taken back or changed later, from the append-only trail.
 -- At the moment itself everything of that moment has happened: a grant given then is held, one taken
 -- back or ending then is not, and end, reason, role name and permissions are those it had then.
--- ended_at, ended_how and ended_by tell what became of the grant until today. Teams, projects and
--- environments have their names of today. without_effect tells why a grant gave nothing.
+-- ended_at, ended_how, ended_by and ended_reason tell what became of the grant until today. Teams,
+-- projects and environments have their names of today. without_effect tells why a grant gave nothing.
 -- A person is named by id, or by an address they have today or had at the moment: that may be two
 -- people. No row: nobody is called so. A row without a role: they held none.
 -- Limits: what was changed in the tables by hand left no trail. A grant taken back by a release that
@@ -30,7 +30,7 @@ WITH moment AS (
 ), grants AS (
   SELECT g.id, g.user_id, g.role_id, g.scope, g.granted_by, g.granted_at, g.expires_at, g.reason,
          CAST(NULL AS text) AS role_name, CAST(NULL AS timestamptz) AS revoked_at,
-         CAST(NULL AS text) AS revoked_by
+         CAST(NULL AS text) AS revoked_by, CAST(NULL AS text) AS revoke_reason
   FROM user_roles AS g
   JOIN people AS p ON p.id = g.user_id
   UNION ALL
@@ -41,7 +41,7 @@ WITH moment AS (
                    WHERE c.resource = a.resource AND c.action = 'grant.create'
                      AND c.status = 'success')),
          CAST(a.metadata ->> 'expires_at' AS timestamptz), a.metadata ->> 'reason',
-         a.metadata ->> 'role', a.occurred_at, a.actor
+         a.metadata ->> 'role', a.occurred_at, a.actor, a.metadata ->> 'revoke_reason'
   FROM moment AS m
   JOIN audit_events AS a ON a.action = 'grant.revoke' AND a.status = 'success'
    AND a.occurred_at > m.at
@@ -82,6 +82,7 @@ SELECT u.id AS user_id, u.email, coalesce(rn.name, r.name, h.role_name) AS role,
             WHEN h.revoked_at IS NOT NULL THEN 'taken back' END AS ended_how,
        CASE WHEN h.expires_at <= h.revoked_at THEN NULL
             ELSE coalesce(ru.email, h.revoked_by) END AS ended_by,
+       CASE WHEN h.expires_at <= h.revoked_at THEN NULL ELSE h.revoke_reason END AS ended_reason,
        CASE WHEN h.id IS NULL THEN NULL
             WHEN coalesce(d.disabled, later.was_disabled, u.disabled) THEN 'account disabled'
             WHEN e.deleted_at <= m.at THEN 'environment deleted' END AS without_effect,

@@ -1,4 +1,6 @@
 -- Requests that still wait for people or for an agent, oldest first, with votes and time left.
+-- approvals are those that were cast. One counts while its voter is active and could still cast it: who
+-- could is told by project_approvers.sql, and how many counted at the last one by request_chain.sql.
 -- Variables: none.
 -- Run:  psql -f sql/audit/open_requests_by_age.sql
 \set ON_ERROR_STOP on

@@ -1,5 +1,6 @@
 -- What the worker's sweeps should have taken by now: rows overdue and the oldest one's delay.
--- More than a few minutes anywhere means that no worker runs or that one of its tasks fails.
+-- More than a few minutes anywhere, or two hours for sessions-purge, means that no worker runs or
+-- that one of its tasks fails.
 -- Variables: none.
 -- Run:  psql -f sql/audit/sweeper_lag.sql
 \set ON_ERROR_STOP on
@@ -30,4 +31,11 @@ UNION ALL
 SELECT 'agents-stale', count(*), now() - min(coalesce(last_seen_at, created_at))
 FROM agents
 WHERE status = 'active' AND coalesce(last_seen_at, created_at) < now() - interval '5 minutes'
+UNION ALL
+-- Ended ones are kept a while, so that people who come late are told what became of them.
+SELECT 'sessions-purge', count(*), now() - interval '7 days' - min(expires_at)
+FROM sessions WHERE expires_at <= now() - interval '7 days'
+UNION ALL
+SELECT 'enrollment-tokens-expired', count(*), now() - interval '1 day' - min(expires_at)
+FROM agent_enrollment_tokens WHERE expires_at <= now() - interval '1 day'
 ORDER BY task;

@@ -49,6 +49,20 @@ def times(found: Rows, column: str = "occurred_at") -> list[datetime]:
 
 def declared(path: Path) -> set[str]:
     """Return the variables that the head of the file names."""
+    return set(re.findall(r"(\w+) \(", _variables(path)))
+
+
+def optional(path: Path) -> set[str]:
+    """Return those of them that the file does without."""
+    return set(re.findall(r"(\w+) \([^)]*; optional", _variables(path)))
+
+
+def former(path: Path) -> set[str]:
+    """Return the names that variables of the file had before, and still may be given by."""
+    return set(re.findall(r"^-- (\w+), as \w+ was called before,", path.read_text(), re.MULTILINE))
+
+
+def _variables(path: Path) -> str:
     head = re.search(r"^-- Variables: (.+)\.$", path.read_text(), re.MULTILINE)
     assert head, f"{path.name} does not say which variables it takes"
-    return set(re.findall(r"(\w+) \(", head[1]))
+    return head[1]

@@ -145,9 +145,16 @@ class Governed:
             now=self.at(days),
         )
 
-    def revoke(self, grant_id: str, days: float, by: str = "root") -> None:
-        caller = self.caller(by, days)
-        self.run(grants.revoke, caller=caller, grant_id=grant_id, now=self.at(days))
+    def revoke(
+        self, grant_id: str, days: float, by: str = "root", reason: str | None = None
+    ) -> None:
+        self.run(
+            grants.revoke,
+            caller=self.caller(by, days),
+            grant_id=grant_id,
+            now=self.at(days),
+            reason=reason,
+        )
 
     def team(self, name: str, parent: str | None = None) -> str:
         row = self.run(

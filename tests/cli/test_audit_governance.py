@@ -1,4 +1,4 @@
-"""Changes of rules, refused attempts and grants that nobody uses, through psql."""
+"""Refused attempts and grants that nobody uses, through psql."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from sb.auth.permissions import PERMISSION_KEYS
 from sb.errors import Denial
 from sb.ids import new_id
-from sb.ops import approvals, audit, policy_rules, sessions, submissions, workflows
+from sb.ops import approvals, audit, sessions, submissions
 from sb.ops.callers import Anonymous
 from tests.cli.audit_files import FOLDER
 from tests.cli.governed import Governed, shown
@@ -17,90 +17,14 @@ from tests.guards import source
 
 pytestmark = pytest.mark.xdist_group("cli-audit")
 
-# --- changes of a rule
-
-
-def test_rule_changes_tell_every_change_from_what_to_what(governed: Governed) -> None:
-    workflow_ids = {}
-    for name in ("first", "second"):
-        row = governed.run(
-            workflows.create, by=governed.caller(), knobs={"name": name}, now=governed.at(-40)
-        )
-        workflow_ids[name] = str(row["id"])
-    selector = {"environment_kind": "non_prod"}
-    common = {"selector": selector, "workflow_id": workflow_ids["first"]}
-    rule_id = governed.rule("mine", -30, **common)
-    other = governed.rule("other", -29, **common)
-    governed.grant("ann", "admin", -28)
-    changed = {"environment_kind": "non_prod", "secret_ref_prefix": "app/"}
-    governed.edit_rule(rule_id, -20, by="ann", priority=7, selector=changed)
-    governed.edit_rule(other, -19, name="another")
-    governed.edit_rule(rule_id, -10, workflow_id=workflow_ids["second"])
-    # To the same is no change.
-    governed.edit_rule(rule_id, -9, priority=7)
-    governed.run(policy_rules.delete, by=governed.caller(), rule_id=rule_id, now=governed.at(-5))
-    found = governed.ask("rule_changes", rule_id=rule_id)
-    changes = [row for row in found if row["action"] == "policy.update"]
-    assert shown(changes, "who", "changed", "before", "after") == [
-        ("ann@example.com", "priority", "100", "7"),
-        (
-            "ann@example.com",
-            "selector",
-            '{"environment_kind": "non_prod"}',
-            '{"environment_kind": "non_prod", "secret_ref_prefix": "app/"}',
-        ),
-        ("root@example.com", "workflow", "first", "second"),
-    ]
-    made = [row for row in found if row["action"] == "policy.create"]
-    ended = [row for row in found if row["action"] == "policy.delete"]
-    assert found == [*made, *changes, *ended]
-    assert {row["changed"]: row["after"] for row in made} == {
-        "name": "mine",
-        "enabled": "true",
-        "priority": "100",
-        "selector": '{"environment_kind": "non_prod"}',
-        "workflow": "first",
-        "direct_reveal_allowed": "false",
-        "requires_mfa": "false",
-        "reveal_ttl_seconds": "60",
-    }
-    assert {row["before"] for row in made} == {row["after"] for row in ended} == {""}
-    was = {row["changed"]: row["before"] for row in ended}
-    assert (was["priority"], was["workflow"]) == ("7", "second")
-    assert was["selector"] == changes[1]["after"]
-    assert {(row["anchor"], row["permission_used"]) for row in found} == {
-        ("platform", "policy.edit")
-    }
-
-
-def test_rule_changes_begin_with_the_system_where_it_made_the_rule(governed: Governed) -> None:
-    row = governed.run(lambda tx: tx.many("policy_list", **NO_CURSOR))[-1]
-    (made,) = governed.ask("rule_changes", rule_id=row["id"])
-    assert (made["actor"], made["who"], made["action"]) == ("system", "", "policy.create")
-    governed.run(
-        policy_rules.update,
-        by=governed.caller(),
-        rule_id=row["id"],
-        changes={"name": "catch-all"},
-        now=row["created_at"],
-    )
-    found = governed.ask("rule_changes", rule_id=row["id"])
-    assert shown(found, "actor", "changed", "after")[0] == ("system", "", "")
-    assert shown(found, "who", "changed", "before", "after")[1:] == [
-        ("root@example.com", "name", row["name"], "catch-all")
-    ]
-    assert governed.ask("rule_changes", rule_id=new_id()) == []
-
-
-NO_CURSOR = {"after_priority": None, "after_at": None, "after_id": None, "limit": 100}
-
-
 # --- refusals
 
 
-def _deny(governed: Governed, by: str, days: float, action: str, **facts: str) -> None:
+def _deny(
+    governed: Governed, by: str, days: float, action: str, on: str | None = None, **facts: str
+) -> None:
     caller = governed.caller(by)
-    denial = Denial(action, f"request:{new_id()}", **facts)
+    denial = Denial(action, on or f"request:{new_id()}", **facts)
     governed.run(audit.record_denial, denial=denial, by=caller, now=governed.at(days))
 
 
@@ -159,6 +83,24 @@ def test_denied_attempts_are_counted_by_who_tried_what(governed: Governed) -> No
         (asked, "1"),
     ]
     assert governed.ask("denied_attempts", since=governed.at(-3).isoformat()) == []
+
+
+def test_denied_attempts_name_what_was_tried_most_often_first(governed: Governed) -> None:
+    governed.person("ann")
+    tried = {
+        f"request:{name}": times
+        for name, times in zip("abcdefg", (1, 3, 2, 2, 1, 1, 1), strict=True)
+    }
+    # Of those tried as often as others, the later ones come first.
+    for place, (resource, times) in enumerate(tried.items()):
+        for _ in range(times):
+            _deny(governed, "ann", -9 + place / 10, "request.approve", resource, error_kind="a")
+    _deny(governed, "ann", -5, "request.approve", "request:a", error_kind="b")
+    found = governed.ask("denied_attempts", since=governed.at(-10).isoformat())
+    assert shown(found, "error_kind", "attempts", "resources", "resource") == [
+        ("a", "11", "7", "request:b request:d request:c request:g request:f"),
+        ("b", "1", "1", "request:a"),
+    ]
 
 
 # --- unused grants

@@ -28,14 +28,15 @@ def test_grants_of_person_at_tell_a_revoked_grant_until_it_was_taken_back(
 ) -> None:
     ann = governed.person("ann")
     grant_id = governed.grant("ann", "developer", -10, reason="ticket 1")
-    governed.revoke(grant_id, -5)
+    governed.revoke(grant_id, -5, reason="moved on")
     assert roles_held(governed, ann, -10, before=True) == [""]
     assert roles_held(governed, ann, -10) == ["developer"]
     assert roles_held(governed, ann, -5) == [""]
     (row,) = held(governed, "ANN@example.com", -5, before=True)
     assert (row["grant_id"], row["role"], row["scope"]) == (grant_id, "developer", "everything")
     assert (row["granted_by"], row["reason"]) == ("root@example.com", "ticket 1")
-    assert (row["ended_how"], row["ended_by"]) == ("taken back", "root@example.com")
+    ended = (row["ended_how"], row["ended_by"], row["ended_reason"])
+    assert ended == ("taken back", "root@example.com", "moved on")
     assert (row["expires_at"], row["without_effect"]) == ("", "")
     assert "secret.request" in row["permissions"].split()
     assert held(governed, "nobody@example.com", -5) == []
@@ -48,7 +49,7 @@ def test_grants_of_person_at_tell_a_grant_until_it_ran_out(governed: Governed) -
     assert (row["ended_how"], row["ended_by"]) == ("ran out", "")
     assert row["ended_at"] == row["expires_at"] != ""
     # Cleared away later, it had ended by itself all the same.
-    governed.revoke(grant_id, -2)
+    governed.revoke(grant_id, -2, reason="tidy")
     assert held(governed, "ann@example.com", -5, before=True) == [row]
     assert roles_held(governed, "ann@example.com", -3) == [""]
 

@@ -35,7 +35,6 @@ def _estate(governed: Governed) -> dict[str, str]:
         "in-right": {"team_id": right},
         "of-ledger": {"project_id": ids["ledger"]},
         "both": {"team_id": top, "project_id": ids["shop"]},
-        "never": {"team_id": left, "project_id": ids["shop"]},
         "in-dev": {"environment_id": ids["ledger-dev"]},
         "in-old": {"environment_id": ids["old"]},
         "by-path": {"team_id": left, "secret_ref_prefix": "app/"},
@@ -59,6 +58,7 @@ def _estate(governed: Governed) -> dict[str, str]:
     _misgive(governed, "strange", region="eu")
     _misgive(governed, "empty", secret_ref_prefix="")
     _misgive(governed, "null", provider=None)
+    _misgive(governed, "never", team_id=left, project_id=ids["shop"])
     _misgive(governed, "crossed", project_id=ids["shop"], environment_id=ids["ledger-dev"])
     return ids
 
@@ -107,7 +107,7 @@ def test_project_approvers_are_those_the_product_lets_approve(
     governed: Governed, project: str
 ) -> None:
     ids = _estate(governed)
-    found = governed.ask("project_approvers", project_id=ids[project])
+    found = governed.ask("project_approvers", project=ids[project])
     everything = [row for row in found if row["limited_to"] == ""]
     asked = _requests(ids, project)
     plain = Resource(team_id=asked[0].team_id, project_id=ids[project])
@@ -118,8 +118,8 @@ def test_project_approvers_are_those_the_product_lets_approve(
 
 
 def test_project_approvers_tell_through_what_and_how_far(governed: Governed) -> None:
-    ids = _estate(governed)
-    found = governed.ask("project_approvers", project_id=ids["ledger"])
+    _estate(governed)
+    found = governed.ask("project_approvers", project="ledger")
     told = {row["email"].split("@")[0]: row for row in found}
     assert {
         name: (row["reached_through"], row["limited_to"])
@@ -145,7 +145,7 @@ def test_project_approvers_tell_a_project_without_any(governed: Governed) -> Non
     governed.write("UPDATE local_users SET disabled = :yes", yes=True)
     found = governed.ask("project_approvers", project_id=project_id)
     assert shown(found, "project", "email", "grant_id") == [("lonely", "", "")]
-    assert governed.ask("project_approvers", project_id=new_id()) == []
+    assert governed.ask("project_approvers", project=new_id()) == []
 
 
 def test_who_may_approve_tells_what_is_below_and_what_has_no_effect(governed: Governed) -> None:

@@ -10,12 +10,26 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
+from sb.settings import load as load_settings
+from sb_worker.settings import WorkerSettings
+from sb_worker.sweeps import SWEEPS
 from tests import servers
-from tests.cli.audit_files import FILES, FOLDER, declared, given, psql, rows, times
+from tests.cli.audit_files import (
+    FILES,
+    FOLDER,
+    declared,
+    former,
+    given,
+    optional,
+    psql,
+    rows,
+    times,
+)
 from tests.cli.trail import Trail, new_name, sweep, tell
 from tests.conftest import TEMPLATE
 
@@ -28,14 +42,17 @@ VARIABLES = {
     "at": SINCE,
     "silent_for": "5 minutes",
     "request_id": SOME_ID,
-    "rule_id": SOME_ID,
-    "project_id": SOME_ID,
+    "rule": SOME_ID,
+    "project": SOME_ID,
+    "workflow": "nothing",
     "days": "90",
     "person": "nobody@example.com",
 }
 #: What takes any text; every other variable has a form.
-TEXTS = {"person"}
+TEXTS = {"person", "project", "rule", "workflow"}
 ASKED = [(path, variable) for path in FILES for variable in sorted(declared(path))]
+NEEDED = [(path, variable) for path, variable in ASKED if variable not in optional(path)]
+FORMER = [(path, name) for path in FILES for name in sorted(former(path))]
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +83,9 @@ def test_head_of_the_file_names_its_variables_and_how_to_run_it(path: Path) -> N
     assert run[1].endswith(f"-f sql/audit/{path.name}")
     used = set(re.findall(r":'(\w+)'", text))
     assert declared(path) == used == set(re.findall(r"-v (\w+)=", run[1]))
+    assert optional(path) | former(path) == set(
+        re.findall(r"^\\if :\{\?(\w+)\}", text, re.MULTILINE)
+    )
     assert used <= set(VARIABLES)
 
 
@@ -73,7 +93,7 @@ def _id(value: object) -> str:
     return value.stem if isinstance(value, Path) else str(value)
 
 
-@pytest.mark.parametrize(("path", "variable"), ASKED, ids=_id)
+@pytest.mark.parametrize(("path", "variable"), NEEDED, ids=_id)
 def test_file_without_its_variable_stops_and_names_it(
     trail: Trail, path: Path, variable: str
 ) -> None:
@@ -81,6 +101,15 @@ def test_file_without_its_variable_stops_and_names_it(
     done = psql(trail.url, *given(others), "-f", str(path))
     assert (done.returncode, done.stdout) == (3, "")
     assert variable in done.stderr
+
+
+@pytest.mark.parametrize(("path", "name"), FORMER, ids=_id)
+def test_file_takes_a_former_name_of_a_variable_as_it_is(
+    trail: Trail, path: Path, name: str
+) -> None:
+    others = {each: VARIABLES[each] for each in declared(path) - {name.removesuffix("_id")}}
+    quote = 'it\'s "so"; DELETE FROM sessions; --'
+    assert rows(trail.url, path.stem, **others, **{name: quote}) == []
 
 
 @pytest.mark.parametrize(("path", "variable"), ASKED, ids=_id)
@@ -270,12 +299,15 @@ def test_sweeper_lag_counts_what_is_overdue_until_it_is_swept(
             "INSERT INTO idempotency_keys (actor, key, route, body_sha256, created_at, expires_at)"
             " VALUES ('user:x', 'k', 'r', 'x', now(), now() - interval '4 hours')"
         )
+        _leave_what_ended_long_ago(copy)
         before = rows(copy.url, "sweeper_lag")
         assert [(row["task"], row["overdue"], row["oldest_delay"][:5]) for row in before] == [
             ("agents-stale", "1", "01:00"),
+            ("enrollment-tokens-expired", "1", "06:00"),
             ("idempotency-expired", "1", "04:00"),
             ("jobs-recovery", "1", "03:00"),
             ("requests-expired", "1", "1 day"),
+            ("sessions-purge", "1", "05:00"),
             ("wraps-expired", "4", "02:00"),
         ]
         trio.run(sweep, copy.url)
@@ -287,6 +319,33 @@ def test_sweeper_lag_counts_what_is_overdue_until_it_is_swept(
         assert {row["overdue"] for row in after} == {"0"}
     finally:
         postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _leave_what_ended_long_ago(copy: Trail) -> None:
+    """Leave two sessions and two tokens whose end is nearly, and a little more than, long ago."""
+    for ended in ("7 days -5 minutes", "7 days 5 hours"):
+        copy.execute(
+            "INSERT INTO sessions (id, user_id, token_hash, created_at, expires_at,"
+            " idle_expires_at) SELECT gen_random_uuid(), user_id, uuid_send(gen_random_uuid()),"
+            " created_at, now() - %s::interval, now() - %s::interval FROM sessions LIMIT 1",
+            ended,
+            ended,
+        )
+    for ended in ("1 day -5 minutes", "1 day 6 hours"):
+        copy.execute(
+            "INSERT INTO agent_enrollment_tokens (id, provider_connection_id, name, token_hash,"
+            " expires_at, created_by, created_at) SELECT gen_random_uuid(), c.id, 'late',"
+            " uuid_send(gen_random_uuid()), now() - %s::interval, u.id, now() - interval '9 days'"
+            " FROM provider_connections AS c, local_users AS u LIMIT 1",
+            ended,
+        )
+
+
+def test_sweeper_lag_knows_every_sweep() -> None:
+    settings = load_settings(WorkerSettings, {"DATABASE_URL": "sqlite:///x.db"})
+    no_database: Any = None
+    told = re.findall(r"^SELECT '([\w-]+)'", (FOLDER / "sweeper_lag.sql").read_text(), re.MULTILINE)
+    assert sorted(told) == sorted(sweep(no_database, settings).name for sweep in SWEEPS)
 
 
 def _leave_what_may_not_be_swept(copy: Trail, trail: Trail) -> None:
@@ -312,7 +371,7 @@ def test_file_may_come_through_standard_input(trail: Trail) -> None:
     text = (FOLDER / "sweeper_lag.sql").read_text()
     done = psql(trail.url, stdin=text)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(list(csv.DictReader(io.StringIO(done.stdout)))) == 5
+    assert len(list(csv.DictReader(io.StringIO(done.stdout)))) == len(SWEEPS)
 
 
 def test_trail_refuses_changes_in_the_documented_words(trail: Trail) -> None:

@@ -14,7 +14,7 @@ import psycopg
 from sb.clock import utc_now
 from sb.db.engine import Database, Transaction
 from sb.ids import new_id
-from sb.ops import agents, expiry, idempotency
+from sb.ops import agents, enrollments, expiry, idempotency, sessions
 from tests import stack
 from tests.stack import Person, Stack
 
@@ -190,6 +190,8 @@ def _sweep(tx: Transaction) -> None:
     expiry.purge_wraps(tx, now=now, limit=100)
     agents.mark_stale(tx, now=now, silent_for=timedelta(minutes=5), limit=100)
     idempotency.purge(tx, now=now, limit=100)
+    sessions.purge(tx, now=now, limit=100)
+    enrollments.purge(tx, now=now, limit=100)
 
 
 def new_name() -> str:
