@@ -6,14 +6,17 @@ A grant is a role's permissions at a scope. Every key of one scope must hold (AN
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from itertools import product
+from typing import Any, Final
 
 SCOPE_KEYS = frozenset(
     {"team_id", "project_id", "environment_id", "secret_ref_prefix", "provider", "cluster"}
 )
+_PREFIX: Final = "secret_ref_prefix"
+_PLACES: Final = frozenset({"project_id", "environment_id"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,23 +98,61 @@ def _lasts(grant: Grant, until: datetime | None) -> bool:
 
 
 def visibility(grants: Iterable[Grant], permissions: Iterable[str]) -> Visibility:
-    """Return what a list query needs to show exactly what `allowed` would allow."""
+    """Return what a list query needs to show exactly what `allowed` would allow, in few scopes."""
     wanted = frozenset(permissions)
-    scopes: list[dict[str, Any]] = []
+    found = [g for g in grants if wanted & g.permissions and _well_formed(g.scope)]
+    if any(not grant.scope for grant in found):
+        return Visibility(everything=True)
+    return Visibility(everything=False, scopes=_merged(found))
+
+
+#: What a scope says besides of its team.
+_Rest = frozenset[tuple[str, Any]]
+
+
+def _merged(grants: Iterable[Grant]) -> list[dict[str, Any]]:
+    """Return scopes that together cover what the grants do; those that differ in team are one.
+
+    Subtrees overlap, and each written out for each grant would be a product of grants and teams.
+    """
+    anywhere: dict[_Rest, None] = {}
+    subtrees: dict[_Rest, dict[frozenset[str], None]] = {}
     for grant in grants:
-        if not wanted & grant.permissions or not _well_formed(grant.scope):
-            continue
-        if not grant.scope:
-            return Visibility(everything=True)
-        scopes.append(_sql_scope(grant))
-    return Visibility(everything=False, scopes=scopes)
+        rest = frozenset((key, value) for key, value in grant.scope.items() if key != "team_id")
+        if "team_id" in grant.scope:
+            subtrees.setdefault(rest, {})[grant.team_ids] = None
+        else:
+            anywhere[rest] = None
+    teams = {rest: frozenset[str]().union(*found) for rest, found in subtrees.items()}
+    prefixes = {value for rest in (*anywhere, *teams) for key, value in rest if key == _PREFIX}
+    scopes = [
+        dict(rest)
+        for rest in anywhere
+        if not any(wider in anywhere for wider in _wider(rest, prefixes))
+    ]
+    for rest, ids in teams.items():
+        left = ids.difference(*(teams.get(wider, ()) for wider in _wider(rest, prefixes)))
+        if left:
+            scopes.append({**dict(rest), "team_ids": sorted(left)})
+    return scopes
 
 
-def _sql_scope(grant: Grant) -> dict[str, Any]:
-    scope: dict[str, Any] = {k: v for k, v in grant.scope.items() if k != "team_id"}
-    if "team_id" in grant.scope:
-        scope["team_ids"] = sorted(grant.team_ids)
-    return scope
+def _wider(rest: _Rest, prefixes: Iterable[str]) -> Iterator[_Rest]:
+    """Yield what covers more and says the same of places.
+
+    A scope that names a place leads into projects; one that names none does not, however wide.
+    """
+    places = frozenset(item for item in rest if item[0] in _PLACES)
+    choices = [
+        [None, item, *((_PREFIX, p) for p in prefixes if item[1] != p and item[1].startswith(p))]
+        if item[0] == _PREFIX
+        else [None, item]
+        for item in rest - places
+    ]
+    for chosen in product(*choices):
+        wider = places | {item for item in chosen if item is not None}
+        if wider != rest:
+            yield wider
 
 
 def _covers(grant: Grant, resource: Resource) -> bool:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+_PLACES: Final = ("team_ids", "project_id", "environment_id")
 #: In more teams than these there is much, the newest of which is soon found one by one.
 MAX_LISTED_TEAMS: Final = 50
 
@@ -36,4 +37,36 @@ def places(scopes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "team_ids": array(teams),
         "project_ids": array(named["project_id"]),
         "environment_ids": array(named["environment_id"]),
+    }
+
+
+def leading(scopes: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what the scopes say of places; one that says nothing of any leads into no project."""
+    return [
+        {key: scope[key] for key in _PLACES if key in scope}
+        for scope in scopes
+        if not scope.keys().isdisjoint(_PLACES)
+    ]
+
+
+def whole(scopes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the places that are covered whole as lists, and the scopes that say more, once each.
+
+    A row is found in a list at once, however long; scopes are compared with it one by one.
+    """
+    named: dict[str, set[str]] = {key: set() for key in _PLACES}
+    others = []
+    for scope in scopes:
+        if len(scope) == 1 and "team_ids" in scope:
+            named["team_ids"].update(scope["team_ids"])
+        elif len(scope) == 1 and (key := next(iter(scope))) in named:
+            named[key].add(scope[key])
+        elif scope not in others:
+            others.append(scope)
+    return {
+        "whole_teams": array(named["team_ids"]),
+        "whole_projects": array(named["project_id"]),
+        "whole_environments": array(named["environment_id"]),
+        "narrow": bool(others),
+        "scopes": others,
     }

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sb.auth.access import GLOBAL, Grant, Resource, allowed, holds_anywhere, lacking, visibility
+from sb.auth.access import GLOBAL, Grant, Resource, allowed, lacking
 from sb.db.engine import Transaction
 from sb.errors import Denial, InvalidInputError, PermissionDeniedError
 from sb.ids import new_id
-from sb.ops import administrators, arrays, audit, scopes
+from sb.ops import administrators, audit, scopes
 from sb.ops.callers import Caller
 from sb.ops.errors import UserNotFoundError
 from sb.ops.governance_errors import (
@@ -34,14 +33,6 @@ from sb.ops.governance_errors import (
 GIVEN_BY: Final = "user_role.edit"
 #: How many grants of one person are in force at most: every request of theirs loads them all.
 MOST_IN_FORCE: Final = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
-    user_id: str | None = None
-    role_id: str | None = None
-    team_id: str | None = None
-    active: bool | None = None
 
 
 def load(tx: Transaction, *, user_id: str, now: datetime) -> tuple[Grant, ...]:
@@ -171,82 +162,6 @@ def require_delegable(
         raise EscalationError(permissions=missing, audit=denial)
 
 
-def find(tx: Transaction, *, caller: Caller, grant_id: str) -> Mapping[str, Any]:
-    """Return the caller's own grant or one within their scope, or refuse as not found."""
-    row = tx.one("grant_find", id=grant_id)
-    if row is None or not (row["user_id"] == caller.user_id or _covers(caller, row)):
-        raise GrantNotFoundError
-    return row
-
-
-def list_grants(
-    tx: Transaction,
-    *,
-    caller: Caller,
-    filters: Filters,
-    before: tuple[datetime, str] | None,
-    limit: int,
-    now: datetime,
-) -> list[Mapping[str, Any]]:
-    """Return up to `limit` grants within the caller's scope, newest first, ended ones too."""
-    return _list(tx, caller=caller, filters=filters, own=False, before=before, limit=limit, now=now)
-
-
-def _list(
-    tx: Transaction,
-    *,
-    caller: Caller,
-    filters: Filters,
-    own: bool,
-    before: tuple[datetime, str] | None,
-    limit: int,
-    now: datetime,
-) -> list[Mapping[str, Any]]:
-    seen = visibility(caller.grants, (GIVEN_BY,))
-    everything = seen.everything or own
-    return tx.many(
-        "grant_list",
-        everything=everything,
-        **arrays.places([{}] if everything else seen.scopes),
-        scopes=seen.scopes,
-        user_id=filters.user_id,
-        role_id=filters.role_id,
-        team_id=filters.team_id,
-        active=filters.active,
-        before_at=before[0] if before else None,
-        before_id=before[1] if before else None,
-        limit=limit,
-        now=now,
-    )
-
-
-def list_of_user(
-    tx: Transaction,
-    *,
-    caller: Caller,
-    user_id: str,
-    active: bool | None,
-    before: tuple[datetime, str] | None,
-    limit: int,
-    now: datetime,
-) -> list[Mapping[str, Any]]:
-    """Return up to `limit` of the person's grants: all of one's own, of others those in scope."""
-    if user_id != caller.user_id:
-        gives = holds_anywhere(caller.grants, GIVEN_BY)
-        if not gives or tx.one("user_find", id=user_id) is None:
-            raise UserNotFoundError
-    filters = Filters(user_id=user_id, active=active)
-    return _list(
-        tx,
-        caller=caller,
-        filters=filters,
-        own=user_id == caller.user_id,
-        before=before,
-        limit=limit,
-        now=now,
-    )
-
-
 def update(
     tx: Transaction,
     *,
@@ -285,7 +200,9 @@ def update(
     return changed
 
 
-def revoke(tx: Transaction, *, caller: Caller, grant_id: str, now: datetime) -> None:
+def revoke(
+    tx: Transaction, *, caller: Caller, grant_id: str, now: datetime, reason: str | None = None
+) -> None:
     """Take the grant back, ended or not; a second call is refused as not found."""
     caller = hold(tx, caller=caller, now=now)
     denial = Denial("grant.revoke", f"grant:{grant_id}")
@@ -298,6 +215,7 @@ def revoke(tx: Transaction, *, caller: Caller, grant_id: str, now: datetime) -> 
         "granted_by": row["granted_by"],
         "granted_at": _iso(row["granted_at"]),
         "was_in_force": not _ended(row, now=now),
+        "revoke_reason": reason,
     }
     _record(tx, by=caller, action="grant.revoke", row=row, now=now, more=more)
 
@@ -311,7 +229,8 @@ def covered_by_row(row: Mapping[str, Any]) -> Resource:
     return scopes.covered(scope, team_id=row["team_id"], project_id=row["project_id"])
 
 
-def _covers(caller: Caller, row: Mapping[str, Any]) -> bool:
+def covers(caller: Caller, row: Mapping[str, Any]) -> bool:
+    """Say whether the caller gives and takes roles at all that a stored grant covers."""
     return allowed(caller.grants, GIVEN_BY, covered_by_row(row))
 
 
@@ -322,11 +241,11 @@ def _covered_by(
     scopes.hold(tx, scope=scope)
     found = scopes.find(tx, scope=scope)
     everywhere = allowed(caller.grants, GIVEN_BY, GLOBAL)
-    if everywhere and found.missing is not None:
-        raise InvalidScopeError(field=f"scope.{found.missing}")
+    if everywhere:
+        scopes.require_meaning(found)
     # Elsewhere what is not there and what is somebody else's look the same, also beside the own:
     # a project of one team named together with another team.
-    absent = not everywhere and (found.missing is not None or found.split)
+    absent = not everywhere and (found.missing or found.split)
     if absent or not allowed(caller.grants, GIVEN_BY, found.resource):
         denial.metadata.update(error_kind="out_of_scope")
         raise PermissionDeniedError(permission=GIVEN_BY, audit=denial)
@@ -337,7 +256,7 @@ def _editable(
     tx: Transaction, caller: Caller, *, grant_id: str, denial: Denial
 ) -> Mapping[str, Any]:
     row = tx.one("grant_find", id=grant_id)
-    if row is None or not _covers(caller, row):
+    if row is None or not covers(caller, row):
         denial.metadata.update(error_kind="out_of_scope")
         if row is not None and row["user_id"] == caller.user_id:
             raise PermissionDeniedError(permission=GIVEN_BY, audit=denial)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sb.auth.access import Grant, visibility
+from sb.auth.access import Grant
 from sb.db.engine import Transaction
 from sb.ids import new_id
 from sb.ops import audit, projects
@@ -137,9 +137,8 @@ def profile(tx: Transaction, *, caller: Caller) -> Profile:
 
 def readable_projects(tx: Transaction, *, caller: Caller) -> list[Project]:
     """Return the projects the caller may read, by name, with the environments in scope."""
-    seen = visibility(caller.grants, projects.READABLE_BY)
     found: dict[str, Project] = {}
-    rows = tx.many("project_list_with_environments", everything=seen.everything, scopes=seen.scopes)
+    rows = tx.many("project_list_with_environments", **projects.reach(caller))
     for row in rows:
         project = found.setdefault(
             row["id"],

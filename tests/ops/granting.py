@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from sb.errors import SbError
-from sb.ops import grants
+from sb.ops import grant_lists, grants
 from sb.ops.callers import Caller
 from tests.ops.tenancy import Tenancy
 from tests.ops.world import NOW, World
@@ -44,9 +44,9 @@ def revoke(world: World, caller: Caller, grant_id: str) -> None:
 def listed(world: World, caller: Caller, **filters: Any) -> list[str]:
     """Return the ids of the grants the caller sees, oldest first."""
     rows = world.run(
-        grants.list_grants,
+        grant_lists.list_grants,
         caller=caller,
-        filters=grants.Filters(**filters),
+        filters=grant_lists.Filters(**filters),
         before=None,
         limit=200,
         now=NOW,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sb.ops import grants
+from sb.ops import grant_lists
 from sb.ops.callers import Caller
 from sb.ops.errors import UserNotFoundError
 from tests.ops.granting import (
@@ -38,8 +38,8 @@ def test_list_is_filtered_and_paged(world: World, tenancy: Tenancy, admin: Calle
     ids = [first["id"], second["id"], third["id"]]
 
     def page(limit: int = 10, before: Any = None, now: datetime = NOW, **filters: Any) -> list[str]:
-        values = {"filters": grants.Filters(**filters), "before": before, "limit": limit}
-        rows = world.run(grants.list_grants, caller=admin, now=now, **values)
+        values = {"filters": grant_lists.Filters(**filters), "before": before, "limit": limit}
+        rows = world.run(grant_lists.list_grants, caller=admin, now=now, **values)
         return [row["id"] for row in rows if row["id"] in ids]
 
     assert page() == ids[::-1]
@@ -57,7 +57,7 @@ def test_list_is_filtered_and_paged(world: World, tenancy: Tenancy, admin: Calle
 
 def of_user(world: World, caller: Caller, user_id: str) -> list[str]:
     values = {"user_id": user_id, "active": None, "before": None, "limit": 50, "now": NOW}
-    rows = world.run(grants.list_of_user, caller=caller, **values)
+    rows = world.run(grant_lists.list_of_user, caller=caller, **values)
     return [row["role_name"] for row in rows]
 
 

@@ -19,6 +19,7 @@ LEFT JOIN provider_connections AS c ON c.id = s.provider_connection_id
 WHERE b.project_id = :project_id
   AND (:secret_id IS NULL OR b.secret_id = :secret_id)
   AND (:environment_id IS NULL OR b.environment_id = :environment_id)
+  AND (:served_id IS NULL OR b.environment_id IS NULL OR b.environment_id = :served_id)
   AND (:before_at IS NULL OR (b.created_at, b.secret_id) < (:before_at, :before_id))
   AND (:everything OR EXISTS (
      SELECT 1 FROM jsonb_array_elements(CAST(:scopes AS jsonb)) AS g (scope)

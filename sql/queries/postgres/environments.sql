@@ -8,7 +8,8 @@ FOR UPDATE;
 
 -- name: environment_list :many
 -- Returns a page of the environments in scope, newest first, under the rule that projects follow.
--- Scopes arrive as JSON, which the two databases unpack differently.
+-- Places that are covered whole arrive as lists, scopes that say more as JSON, which the two databases unpack
+-- differently.
 SELECT e.id, e.project_id, e.name, e.type, e.kind, e.risk_level, e.description, e.created_at,
        e.updated_at, p.team_id
 FROM environments AS e
@@ -18,12 +19,16 @@ WHERE e.deleted_at IS NULL
   AND (:project_id IS NULL OR e.project_id = :project_id)
   AND (:kind IS NULL OR e.kind = :kind)
   AND (:before_at IS NULL OR (e.created_at, e.id) < (:before_at, :before_id))
-  AND (:everything OR EXISTS (
+  AND (:everything
+       OR p.team_id = ANY (CAST(:whole_teams AS uuid[]))
+       OR p.id = ANY (CAST(:whole_projects AS uuid[]))
+       OR e.id = ANY (CAST(:whole_environments AS uuid[]))
+       OR (:narrow AND EXISTS (
      SELECT 1 FROM jsonb_array_elements(CAST(:scopes AS jsonb)) AS g (scope)
      WHERE (g.scope ->> 'project_id' IS NULL OR g.scope ->> 'project_id' = CAST(p.id AS text))
        AND (g.scope -> 'team_ids' IS NULL OR g.scope -> 'team_ids' @> to_jsonb(CAST(p.team_id AS text)))
        AND (g.scope ->> 'environment_id' IS NULL OR g.scope ->> 'environment_id' = CAST(e.id AS text))
        AND (g.scope ->> 'project_id' IS NOT NULL OR g.scope -> 'team_ids' IS NOT NULL
-            OR g.scope ->> 'environment_id' IS NOT NULL)))
+            OR g.scope ->> 'environment_id' IS NOT NULL))))
 ORDER BY e.created_at DESC, e.id DESC
 LIMIT :limit;
