@@ -6,24 +6,24 @@ because compiling them once at load costs a third less CPU per transaction.
 
 from __future__ import annotations
 
+import copy
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import IO, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import psycopg
 import trio
-from sqlalchemy import create_engine, event
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from sb.clock import monotonic
-from sb.db import columns, lockfile, migrate, postgres, queries, sqlite
+from sb.db import columns, lockfile, migrate, postgres, queries
 from sb.db.errors import DRIVER_ERRORS, translate
+from sb.db.pools import Setup, open_pool
 from sb.db.queries import DialectName, Query
 from sb.db.sqlfiles import sql_root as default_sql_root
 from sb.errors import DatabaseUnavailableError, SbError
@@ -32,20 +32,27 @@ from sb.threads import run_blocking
 P = ParamSpec("P")
 T = TypeVar("T")
 Row = Mapping[str, Any]
-
-#: How long a caller waits for a free connection before the database counts as unavailable.
-POOL_WAIT_SECONDS: Final = 3
+#: Looks at something in an open transaction and raises where it is not what it should be.
+Watch: TypeAlias = "Callable[[Transaction], None]"
 
 
 class Transaction:
     """One open transaction: named queries, called with exactly the parameters they name."""
 
-    __slots__ = ("_cursor", "_queries", "answered", "dialect")
+    __slots__ = ("_cursor", "_queries", "answered", "dialect", "watch")
 
-    def __init__(self, cursor: Any, found: Mapping[str, Query], dialect: DialectName) -> None:
+    def __init__(
+        self,
+        cursor: Any,
+        found: Mapping[str, Query],
+        dialect: DialectName,
+        watch: Watch | None = None,
+    ) -> None:
         self._cursor = cursor
         self._queries = found
         self.dialect = dialect
+        #: Looks before each statement up to the first that changes something.
+        self.watch = watch
         #: Whether the database has answered anything in this transaction.
         self.answered = False
 
@@ -82,8 +89,19 @@ class Transaction:
         if params.keys() != query.parameters:
             msg = f"{name} takes {sorted(query.parameters)}, got {sorted(params)}"
             raise TypeError(msg)
+        self._look(shape)
         self._cursor.execute(query.sql, columns.adapt(params))
         self.answered = True
+
+    def _look(self, shape: str) -> None:
+        """Let the watch look before the statement; what it asks itself is not watched."""
+        if self.watch is None:
+            return
+        watch, self.watch = self.watch, None
+        watch(self)
+        # What it would see after the first change may be this transaction's own doing.
+        if shape != "count":
+            self.watch = watch
 
     def _rows(self, rows: list[tuple[Any, ...]]) -> list[Row]:
         names = [column[0] for column in self._cursor.description]
@@ -99,22 +117,12 @@ class Transaction:
         ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Setup:
-    url: URL
-    dialect: DialectName
-    pool_size: int
-    statement_timeout_ms: int
-    lock_timeout_ms: int
-    pool_recycle_seconds: int
-
-
 class Database:
     """Pooled connections to one database, with its queries and its migrations."""
 
     def __init__(
         self,
-        setup: _Setup,
+        setup: Setup,
         *,
         constraint_errors: Mapping[str, type[SbError]],
         root: Path,
@@ -122,11 +130,12 @@ class Database:
     ) -> None:
         self.dialect = setup.dialect
         self.sql_root = root
-        self._engine = _engine(setup)
+        self._engine = open_pool(setup)
         self._queries = queries.load(root, setup.dialect)
         self._constraint_errors = constraint_errors
         self._unique_names: Mapping[str, str] = {}
         self._lock = lock
+        self._watch: Watch | None = None
         self._observe_wait: Callable[[float], None] = lambda _seconds: None
         # SQLite has one writer: waiting here costs nothing, waiting in its busy handler does.
         self._writers = trio.CapacityLimiter(1 if setup.dialect == "sqlite" else setup.pool_size)
@@ -158,7 +167,7 @@ class Database:
         if dialect == "postgres":
             parsed = parsed.set(drivername="postgresql+psycopg")
         return cls(
-            _Setup(
+            Setup(
                 url=parsed,
                 dialect=dialect,
                 pool_size=pool_size,
@@ -215,12 +224,25 @@ class Database:
             try:
                 with self._transaction(writes=writes) as tx:
                     self._observe_wait(monotonic() - asked_at)
-                    return op(tx, *args, **kwargs)
+                    result = op(tx, *args, **kwargs)
+                # What is done stays done: nobody may begin anew what has changed something.
+                self._watch = tx.watch
+                return result
             except DatabaseUnavailableError:
                 # A pooled connection that was cut at this moment: nothing has begun, so begin anew.
                 if last_attempt or tx is unheard or tx.answered:
                     raise
         raise AssertionError("unreachable")
+
+    def watched(self, watch: Watch) -> Database:
+        """Return a handle on the same connections whose transactions are watched.
+
+        The watch looks before every statement up to the first that changes something, so also at
+        what changed while a lock was waited for. Nothing is watched after a change is committed.
+        """
+        found = copy.copy(self)
+        found._watch = watch
+        return found
 
     def observe_waits(self, observe: Callable[[float], None]) -> None:
         """Tell this function the seconds each transaction waits for a thread and a connection."""
@@ -232,7 +254,7 @@ class Database:
             connection = self._engine.raw_connection()
             try:
                 cursor = _begin(connection, writes=writes)
-                yield Transaction(cursor, self._queries, self.dialect)
+                yield Transaction(cursor, self._queries, self.dialect, self._watch)
                 _finish(connection, "commit")
             except DRIVER_ERRORS as problem:
                 _discard_if_broken(connection, problem)
@@ -345,46 +367,6 @@ def _discard_if_broken(connection: PoolProxiedConnection, problem: Exception) ->
     driver = connection.driver_connection
     if isinstance(driver, psycopg.Connection) and (driver.closed or driver.broken):
         connection.invalidate(problem)
-
-
-def _engine(setup: _Setup) -> Engine:
-    pool: dict[str, Any] = {
-        "poolclass": QueuePool,
-        "pool_size": setup.pool_size,
-        "max_overflow": 0,
-        "pool_timeout": POOL_WAIT_SECONDS,
-    }
-    if setup.dialect == "sqlite":
-        engine = create_engine(
-            setup.url,
-            connect_args={
-                "isolation_level": None,
-                "check_same_thread": False,
-                "timeout": sqlite.BUSY_SECONDS,
-            },
-            **pool,
-        )
-        event.listen(engine, "connect", sqlite.prepare)
-        event.listen(engine, "reset", sqlite.reset)
-        return engine
-    options = f"-c statement_timeout={setup.statement_timeout_ms}"
-    options += f" -c lock_timeout={setup.lock_timeout_ms} -c timezone=UTC"
-    options += f" -c idle_in_transaction_session_timeout={2 * setup.statement_timeout_ms}"
-    # Every statement is short: compiling one takes many times as long as it could save.
-    options += " -c jit=off"
-    engine = create_engine(
-        setup.url,
-        pool_recycle=setup.pool_recycle_seconds,
-        connect_args={
-            "cursor_factory": postgres.TransactionCursor,
-            "options": options,
-            "connect_timeout": 3,
-            "application_name": "secrets-bridge",
-        },
-        **pool,
-    )
-    postgres.listen(engine)
-    return engine
 
 
 sqlite3.register_adapter(datetime, columns.to_text_time)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -24,9 +25,10 @@ from sb.http.bodies import (
     parse_body,
     parse_query,
 )
-from sb.http.declare import REGISTRY, Agent, Call, Cookie, Public, Reply, RouteDeclaration, Session
+from sb.http.declare import REGISTRY, Agent, Call, Cookie, Reply, RouteDeclaration, Session
 from sb.http.endings import WholeEndings
 from sb.http.limits import enforce
+from sb.http.looks import CallerChangedError, Look
 from sb.http.observe import Observed, name_route
 from sb.http.routes import load_all
 from sb.http.state import AppState
@@ -38,9 +40,7 @@ PREFIX = "/api/v1"
 BODY_SECONDS = 10
 _LARGE_BODIES = trio.CapacityLimiter(2)
 UNREADABLE = (InvalidInputError, InvalidJsonError, UnsupportedMediaTypeError)
-
-#: A body that takes longer to arrive has its sender looked up again.
-SLOW_BODY_SECONDS = 0.2
+_Look = Look[Caller] | Look[AgentCaller]
 
 
 class _IdConverter(BaseConverter):
@@ -79,7 +79,7 @@ def create_app(state: AppState) -> QuartTrio:
     _refuse_undeclared(app)
 
     async def unmatched(problem: Exception) -> Response:
-        return _response(await _refused(problem, state=state, caller=None, agent=None, route=""))
+        return _response(await _refused(problem, state=state, look=None, route=""))
 
     app.register_error_handler(HTTPException, unmatched)
     app.asgi_app = Observed(WholeEndings(app.asgi_app), state)  # type: ignore[method-assign]
@@ -99,29 +99,30 @@ def _view(declaration: RouteDeclaration, state: AppState) -> Callable[..., Await
     async def view(**ids: str) -> Response:
         scope: Any = request.scope
         name_route(scope, PREFIX + declaration.path)
-        caller: Caller | None = None
-        agent: AgentCaller | None = None
+        look: _Look | None = None
+        began = monotonic()
         try:
             found = _checked_ids(ids, declaration.path)
             # Who, then whether, then how often, then what: a stranger learns nothing of the body.
-            caller, agent = await _authenticate(declaration, state, found)
-            if (actor := caller or agent) is not None:
-                scope["sb.actor"] = actor.actor
+            look = await _authenticate(declaration, state, found)
             # Apart from the step before, so that a refusal's trail knows whom it refused.
-            _authorise(declaration, caller)
-            await _limit(declaration, state, caller, agent)
-            raw, was_slow = await _read_body(declaration)
-            if was_slow:
-                # Sessions end and grants are taken back while a body trickles in.
-                caller, agent = await _authenticate(declaration, state, found)
-                _authorise(declaration, caller)
-            call = await _call(declaration, state, found, caller, agent, raw)
-            return _response(await declaration.handler(call), declaration.status, state)
+            _authorise(declaration, look)
+            await _limit(declaration, state, look)
+            raw = await _read_body(declaration)
+            call = await _call(declaration, state, found, look, raw, began)
+            try:
+                reply = await declaration.handler(call)
+            except Exception as problem:
+                if not isinstance(errors.meaning_of(problem), CallerChangedError):
+                    raise
+                # Nothing was done yet: begin anew, as who they are by now.
+                look = await _authenticate(declaration, state, found)
+                _authorise(declaration, look)
+                reply = await declaration.handler(_as(call, look, state))
+            return _response(reply, declaration.status, state)
         except Exception as problem:  # noqa: BLE001 # the one boundary where errors become responses
             return _response(
-                await _refused(
-                    problem, state=state, caller=caller, agent=agent, route=declaration.name
-                )
+                await _refused(problem, state=state, look=look, route=declaration.name)
             )
 
     return view
@@ -139,36 +140,39 @@ def _checked_ids(segments: dict[str, str], path: str) -> dict[str, str]:
 
 async def _authenticate(
     declaration: RouteDeclaration, state: AppState, ids: dict[str, str]
-) -> tuple[Caller | None, AgentCaller | None]:
+) -> _Look | None:
     scope: Any = request.scope
     access = declaration.access
+    look: _Look | None = None
     if isinstance(access, Agent):
-        agent = await guards.find_agent(
+        look = await guards.find_agent(
             state,
             agent_id=ids["agent_id"],
             headers=_headers(),
             client_ip=scope["sb.client_ip"],
             request_id=scope["sb.request_id"],
         )
-        return None, agent
-    if isinstance(access, Public) and not access.with_session:
-        return None, None
-    caller = await guards.find_session(
-        state,
-        method=declaration.method,
-        headers=_headers(),
-        cookie=request.cookies.get(guards.COOKIE),
-        request_id=scope["sb.request_id"],
-    )
-    if isinstance(access, Session):
-        caller = guards.require_person(caller)
-    return caller, None
+    elif isinstance(access, Session) or access.with_session:
+        look = await guards.find_session(
+            state,
+            method=declaration.method,
+            headers=_headers(),
+            cookie=request.cookies.get(guards.COOKIE),
+            request_id=scope["sb.request_id"],
+        )
+        if isinstance(access, Session):
+            look = guards.require_person(look)
+    if look is not None:
+        scope["sb.actor"] = look.who.actor
+    return look
 
 
-def _authorise(declaration: RouteDeclaration, caller: Caller | None) -> None:
+def _authorise(declaration: RouteDeclaration, look: _Look | None) -> None:
     access = declaration.access
-    if not isinstance(access, Session) or caller is None:
+    if not isinstance(access, Session) or look is None:
         return
+    caller = look.who
+    assert isinstance(caller, Caller), "sessions are people's"
     guards.require_own_password(caller, access, route=declaration.name)
     if access.permission is not None:
         guards.require_permission(caller, access.permission, access.scope, route=declaration.name)
@@ -178,39 +182,32 @@ def _headers() -> dict[str, str]:
     return {name.lower(): value for name, value in request.headers.items()}
 
 
-async def _limit(
-    declaration: RouteDeclaration,
-    state: AppState,
-    caller: Caller | None,
-    agent: AgentCaller | None,
-) -> None:
+async def _limit(declaration: RouteDeclaration, state: AppState, look: _Look | None) -> None:
     if declaration.limit is None:
         return
     scope: Any = request.scope
     key: str = scope["sb.client_ip"]
-    if declaration.limit.key == "user" and caller is not None:
-        key = caller.user_id
-    if declaration.limit.key == "agent" and agent is not None:
-        key = agent.agent_id
+    who = None if look is None else look.who
+    if declaration.limit.key == "user" and isinstance(who, Caller):
+        key = who.user_id
+    if declaration.limit.key == "agent" and isinstance(who, AgentCaller):
+        key = who.agent_id
     await enforce(declaration.limit, state=state, key=key)
 
 
-async def _read_body(declaration: RouteDeclaration) -> tuple[bytes, bool]:
-    """Return the body, and whether it took so long to arrive that the caller may be another."""
+async def _read_body(declaration: RouteDeclaration) -> bytes:
     if declaration.body is None:
-        return b"", False
-    began = monotonic()
-    raw = cast("bytes", await request.get_data(cache=False))
-    return raw, monotonic() - began > SLOW_BODY_SECONDS
+        return b""
+    return cast("bytes", await request.get_data(cache=False))
 
 
 async def _call(
     declaration: RouteDeclaration,
     state: AppState,
     ids: dict[str, str],
-    caller: Caller | None,
-    agent: AgentCaller | None,
+    look: _Look | None,
     raw: bytes,
+    began: float,
 ) -> Call[Any]:
     scope: Any = request.scope
     body: BaseModel | None = None
@@ -233,20 +230,34 @@ async def _call(
     query = None
     if declaration.query is not None:
         query = parse_query(declaration.query, dict(request.args.lists()))
-    return Call(
+    call: Call[Any] = Call(
         route=declaration,
         state=state,
         body=body,
         query=query,
         raw_body=raw,
         ids=ids,
-        caller=caller,
-        calling_agent=agent,
+        caller=None,
+        calling_agent=None,
         headers=_headers(),
         path=request.path,
         request_id=scope["sb.request_id"],
         client_ip=scope["sb.client_ip"],
         user_agent=request.headers.get("user-agent"),
+        began=began,
+    )
+    return _as(call, look, state)
+
+
+def _as(call: Call[Any], look: _Look | None, state: AppState) -> Call[Any]:
+    """Return the call as this caller's, who is looked up again in transactions that come late."""
+    if look is None:
+        return replace(call, caller=None, calling_agent=None, state=state)
+    return replace(
+        call,
+        caller=look.who if isinstance(look.who, Caller) else None,
+        calling_agent=look.who if isinstance(look.who, AgentCaller) else None,
+        state=replace(state, db=state.db.watched(look)),
     )
 
 
@@ -254,13 +265,12 @@ async def _refused(
     problem: Exception,
     *,
     state: AppState,
-    caller: Caller | None,
-    agent: AgentCaller | None,
+    look: _Look | None,
     route: str,
 ) -> Reply:
     scope: Any = request.scope
     request_id = scope["sb.request_id"]
-    by: Actor = caller or agent or Anonymous(http_request_id=request_id)
+    by: Actor = Anonymous(http_request_id=request_id) if look is None else look.who
     return await errors.to_reply(
         problem,
         state=state,

@@ -91,6 +91,8 @@ class Call(Generic[B]):
     request_id: str
     client_ip: str
     user_agent: str | None
+    #: When it came, by the monotonic clock.
+    began: float
 
     @property
     def person(self) -> Caller:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 
 from sb.auth.access import GLOBAL, allowed, holds_anywhere
 from sb.auth.tokens import is_token, token_hash
-from sb.clock import utc_now
+from sb.clock import monotonic, utc_now
+from sb.db.engine import Transaction
 from sb.errors import AuthenticationRequiredError, Denial, PermissionDeniedError, SbError
 from sb.http.declare import Session
 from sb.http.limits import RateLimit, enforce
+from sb.http.looks import Look
 from sb.http.state import AppState
 from sb.ops import agents, sessions
 from sb.ops.callers import AgentCaller, Caller
@@ -40,7 +42,7 @@ async def find_session(
     headers: Mapping[str, str],
     cookie: str | None,
     request_id: str,
-) -> Caller | None:
+) -> Look[Caller] | None:
     """Return the person behind the bearer token or, without one, behind the cookie, or None."""
     authorization = headers.get("authorization")
     if authorization is not None:
@@ -51,21 +53,32 @@ async def find_session(
         token = cookie or ""
     if not is_token(token):
         return None
-    caller = await state.db.read(
-        sessions.authenticate,
-        token_hash=token_hash(token),
-        now=utc_now(),
-        rules=state.session_rules,
-    )
-    if caller is None:
+    look = await state.db.read(_look, token=token, state=state, request_id=request_id)
+    if look is None:
         return None
     if authorization is None and method not in SAFE_METHODS:
         require_same_origin(state, headers)
-    if caller.touch_due:
+    if look.who.touch_due:
         await state.db.run(
-            sessions.touch, session_id=caller.session_id, rules=state.session_rules, now=utc_now()
+            sessions.touch,
+            session_id=look.who.session_id,
+            rules=state.session_rules,
+            now=utc_now(),
         )
-    return dataclasses.replace(caller, http_request_id=request_id)
+    return look
+
+
+def _look(tx: Transaction, *, token: str, state: AppState, request_id: str) -> Look[Caller] | None:
+    at = monotonic()
+    found = sessions.authenticate(
+        tx, token_hash=token_hash(token), now=utc_now(), rules=state.session_rules
+    )
+    if found is None:
+        return None
+    who = dataclasses.replace(found, http_request_id=request_id)
+    return Look(
+        who=who, at=at, again=lambda later: sessions.refresh(later, caller=who, now=utc_now())
+    )
 
 
 def require_same_origin(state: AppState, headers: Mapping[str, str]) -> None:
@@ -108,23 +121,25 @@ def require_permission(caller: Caller, permission: str, scope: str, *, route: st
 
 async def find_agent(
     state: AppState, *, agent_id: str, headers: Mapping[str, str], client_ip: str, request_id: str
-) -> AgentCaller:
+) -> Look[AgentCaller]:
     """Return the agent of the path by its own secret; every refusal looks the same."""
-    # A text no secret ever had is judged like any other, so that it leaves the same trace.
-    secret = headers.get("x-agent-secret", "")
+
+    def look(tx: Transaction) -> AgentCaller:
+        # A text no secret ever had is judged like any other, so that it leaves the same trace.
+        secret_hash = token_hash(headers.get("x-agent-secret", ""))
+        agent = agents.authenticate(tx, agent_id=agent_id, secret_hash=secret_hash, now=utc_now())
+        return dataclasses.replace(agent, http_request_id=request_id)
+
     try:
-        agent = await state.db.read(
-            agents.authenticate, agent_id=agent_id, secret_hash=token_hash(secret), now=utc_now()
-        )
+        return await state.db.read(lambda tx: Look(at=monotonic(), who=look(tx), again=look))
     except AgentAuthRejectedError:
         # Guessing is slow, and cannot fill the audit log.
         await enforce(AUTH_FAILURES, state=state, key=client_ip)
         raise
-    return dataclasses.replace(agent, http_request_id=request_id)
 
 
-def require_person(caller: Caller | None) -> Caller:
+def require_person(look: Look[Caller] | None) -> Look[Caller]:
     """Return the caller, or ask to sign in."""
-    if caller is None:
+    if look is None:
         raise AuthenticationRequiredError(headers={"WWW-Authenticate": "Bearer"})
-    return caller
+    return look

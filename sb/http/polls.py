@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 import trio
 from pydantic import Field
 
+from sb.clock import monotonic
 from sb.coord import CoordUnavailableError
 from sb.http.declare import Call
 
@@ -34,15 +35,16 @@ async def poll(
 
     A look under way is finished whatever happens, so that nothing it takes is lost.
     """
-    wait = min(wait, MAX_WAIT_SECONDS)
+    # A call that has begun anew, because its caller changed meanwhile, waits no longer for that.
+    left = call.began + min(wait, MAX_WAIT_SECONDS) - monotonic()
     ends = [call.state.stopping, *([replaced] if replaced is not None else [])]
     async with call.state.coord.subscribe(channel) as signals:
         # Listening comes before looking: what happens in between still wakes this call.
-        with trio.move_on_after(wait):
+        with trio.move_on_after(max(0, left)):
             while True:
                 with trio.CancelScope(shield=True):
                     found, final = await look()
-                if final or wait == 0:
+                if final or left <= 0:
                     break
                 await _first_of(signals.wait, *(end.wait for end in ends))
                 if any(end.is_set() for end in ends):

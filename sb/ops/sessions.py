@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sb.db.engine import Transaction
-from sb.errors import AuthenticationRequiredError
 from sb.ids import new_id
 from sb.ops import audit, grants, users
 from sb.ops.callers import Actor, Anonymous, Caller, System
@@ -267,10 +266,10 @@ def authenticate(
     )
 
 
-def refresh(tx: Transaction, *, caller: Caller, now: datetime) -> Caller:
-    """Return a caller who waited, with the grants they hold now; an ended session is refused."""
+def refresh(tx: Transaction, *, caller: Caller, now: datetime) -> Caller | None:
+    """Return a caller who waited, with the grants they hold now; None where the session ended."""
     if not tx.scalar("session_is_live", id=caller.session_id, now=now):
-        raise AuthenticationRequiredError
+        return None
     return dataclasses.replace(caller, grants=grants.load(tx, user_id=caller.user_id, now=now))
 
 

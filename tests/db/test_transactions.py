@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import trio
 
-from sb.db.engine import POOL_WAIT_SECONDS, Database, Transaction
+from sb.db.engine import Database, Transaction
+from sb.db.pools import POOL_WAIT_SECONDS
 from sb.errors import DatabaseBusyError, DatabaseUnavailableError, NotFoundError, SbError
 from sb.ids import new_id
 from tests.db.rows import add_user, is_there, lock_until_now

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from sb.auth.tokens import new_token
-from sb.http.app import SLOW_BODY_SECONDS
 from sb.http.declare import Agent, Session
+from sb.http.looks import LOOK_SECONDS
 from tests.http.hostile import (
     MISSING,
     PLANTED,
@@ -287,7 +287,7 @@ async def test_a_body_that_trickles_in_is_judged_when_it_has_arrived(
         await stream.send_all(head.encode() + body[:-1])
         await until(arrived)
         # The route has its caller by now, or finds the account disabled: refused either way.
-        await trio.sleep(SLOW_BODY_SECONDS * 2)
+        await trio.sleep(LOOK_SECONDS * 2)
         change(database_url, ENDINGS["disabled"].format(approver.id))
         await stream.send_all(body[-1:])
         answer = b"".join([chunk async for chunk in stream])
