@@ -118,14 +118,7 @@ def disable(tx: Transaction, *, by: Caller, user_id: str, now: datetime) -> User
         now=now,
     )
     # 3. Where the account was one who administers, somebody must be left who can undo it.
-    held = {
-        key
-        for grant in grants.load(tx, user_id=user_id, now=now)
-        if not grant.scope
-        for key in grant.permissions
-    }
-    if administrators.touches(held):
-        administrators.require_one(tx)
+    _require_administrator(tx, user_id=user_id, now=now)
     return users.find(tx, user_id=user_id)
 
 
@@ -168,7 +161,9 @@ def reset_password(
     tx: Transaction, *, by: Caller, user_id: str, new_hash: str, now: datetime
 ) -> User:
     """Leave the account with a password to be changed, unlocked and without any session."""
-    # 1. Held: a sign-in with the old password comes before all of this or is refused after it.
+    # 1. Two administrators who do this to each other take turns. Held: a sign-in with the old
+    #    password comes before all of this or is refused after it.
+    administrators.hold(tx)
     found = users.hold(tx, user_id=user_id)
     if user_id == by.user_id:
         raise OwnAccountError(audit=_denial("user.password.reset", user_id, "own_account"))
@@ -191,7 +186,22 @@ def reset_password(
         metadata={"sessions_ended": ended, "unlocked": found.locked_until is not None},
         now=now,
     )
+    # 4. Whoever has a password to change administers nothing until then, and may never come.
+    if not found.must_change_password and not found.disabled:
+        _require_administrator(tx, user_id=user_id, now=now)
     return users.find(tx, user_id=user_id)
+
+
+def _require_administrator(tx: Transaction, *, user_id: str, now: datetime) -> None:
+    """Refuse what was done to an account if it administered, and nobody who does is left."""
+    held = {
+        key
+        for grant in grants.load(tx, user_id=user_id, now=now)
+        if not grant.scope
+        for key in grant.permissions
+    }
+    if administrators.touches(held):
+        administrators.require_one(tx)
 
 
 def _refuse_takeover(

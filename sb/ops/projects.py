@@ -10,7 +10,7 @@ from sb.auth.access import GLOBAL, Resource, allowed, visibility
 from sb.db.engine import Transaction
 from sb.errors import Denial
 from sb.ids import new_id
-from sb.ops import audit, teams
+from sb.ops import arrays, audit, moves, teams
 from sb.ops.callers import Caller
 from sb.ops.errors import OutOfScopeProjectError
 from sb.ops.tenancy_errors import ProjectArchivedError, ProjectNotFoundError
@@ -71,18 +71,22 @@ def list_projects(
     status: str | None = None,
 ) -> list[Mapping[str, Any]]:
     """Return up to `limit` projects the caller may read, newest first."""
-    seen = visibility(caller.grants, READABLE_BY)
     return tx.many(
         "project_list",
         id=project_id,
         team_id=team_id,
         status=status,
-        everything=seen.everything,
-        scopes=seen.scopes,
+        **reach(caller),
         before_at=before[0] if before else None,
         before_id=before[1] if before else None,
         limit=limit,
     )
+
+
+def reach(caller: Caller) -> dict[str, Any]:
+    """Return what lists of projects, and of what is in them, need to show what is readable."""
+    seen = visibility(caller.grants, READABLE_BY)
+    return {"everything": seen.everything, **arrays.whole(arrays.leading(seen.scopes))}
 
 
 def rename(
@@ -112,7 +116,10 @@ def set_status(
 def set_team(
     tx: Transaction, *, caller: Caller, project_id: str, team_id: str | None, now: datetime
 ) -> None:
-    """Put the project under the team, or under none; both ends must be in the caller's scope."""
+    """Put the project under the team, or under none; both ends must be in the caller's scope.
+
+    And the caller must hold over it already what they hold over the new team.
+    """
     # 1. What the caller may not see is not there, whichever of the two it is.
     old = show(tx, caller=caller, project_id=project_id)
     if team_id == old["team_id"]:
@@ -122,6 +129,15 @@ def set_team(
     about = f"project:{project_id}"
     _take_team(tx, caller=caller, team_id=team_id, action="project.move", about=about)
     old = take(tx, caller=caller, project_id=project_id, permission=EDIT, action="project.move")
+    moves.require_no_gain(
+        tx,
+        caller=caller,
+        moved=Resource(team_id=old["team_id"], project_id=project_id),
+        to_team_id=team_id,
+        action="project.move",
+        now=now,
+    )
+    # 3. Write it.
     tx.count(
         "project_set_team",
         id=project_id,

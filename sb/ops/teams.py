@@ -11,7 +11,7 @@ from sb.auth.permissions import PERMISSION_KEYS
 from sb.db.engine import Transaction
 from sb.errors import Denial
 from sb.ids import new_id
-from sb.ops import audit
+from sb.ops import audit, moves
 from sb.ops.callers import Caller
 from sb.ops.errors import UserNotFoundError
 from sb.ops.governance_errors import OutOfScopeTeamError, TeamNotFoundError
@@ -115,7 +115,7 @@ def update(
     # 2. The new place: within reach, open, and not below the team.
     moved = "parent_team_id" in changed
     if moved:
-        _check_place(tx, caller=caller, team=old, parent_id=new["parent_team_id"])
+        _check_place(tx, caller=caller, team=old, parent_id=new["parent_team_id"], now=now)
     # 3. Write it, and what it means for rules and projects.
     tx.count("team_update", id=team_id, expected_parent=old["parent_team_id"] or "", **new, now=now)
     facts = {
@@ -130,7 +130,12 @@ def update(
 
 
 def _check_place(
-    tx: Transaction, *, caller: Caller, team: Mapping[str, Any], parent_id: str | None
+    tx: Transaction,
+    *,
+    caller: Caller,
+    team: Mapping[str, Any],
+    parent_id: str | None,
+    now: datetime,
 ) -> None:
     if parent_id is None:
         _require_global(caller, action="team.update", resource=f"team:{team['id']}")
@@ -140,6 +145,14 @@ def _check_place(
         raise TeamCycleError(field="parent_team_id")
     levels = tx.scalar("team_height", id=team["id"]) or 1
     _check_depth(tx, parent_id=parent_id, levels=levels)
+    moves.require_no_gain(
+        tx,
+        caller=caller,
+        moved=Resource(team_id=team["id"]),
+        to_team_id=parent_id,
+        action="team.update",
+        now=now,
+    )
 
 
 def _check_depth(tx: Transaction, *, parent_id: str, levels: int) -> None:

@@ -280,6 +280,21 @@ async def test_a_section_head_gives_and_takes_within_the_section(plane: Stack) -
     )
 
 
+async def test_why_a_grant_was_taken_back_is_on_record_beside_why_it_was_given(
+    plane: Stack,
+) -> None:
+    admin, dev = await plane.person("admin", "admin"), await plane.person("dev")
+    viewer = await make_role(admin, "viewer", "secret.list")
+    body = {"user_id": dev.id, "role_id": viewer, "scope": {}, "reason": "ticket 1"}
+    path = f"/user-roles/{(await admin.post('/user-roles', body)).json()['id']}"
+    for bad in ("?reason=", f"?reason={'x' * 1001}", "?reason=a%00b"):
+        refused(await delete(admin, path + bad), 400, "invalid_request")
+    assert (await delete(admin, f"{path}?reason=left%20the%20team")).status_code == 204
+    (event,) = (await admin.get("/audit-events", params={"action": "grant.revoke"})).json()
+    told = {key: event["metadata"][key] for key in ("reason", "revoke_reason")}
+    assert told == {"reason": "ticket 1", "revoke_reason": "left the team"}
+
+
 async def test_an_administrator_gains_nothing_by_themselves(plane: Stack) -> None:
     admin = await plane.person("admin", "admin")
     security = await role_id(admin, "security_approver")

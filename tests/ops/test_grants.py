@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sb.errors import InvalidInputError, PermissionDeniedError
-from sb.ops import grants
+from sb.ops import grant_lists, grants
 from sb.ops.callers import Caller
 from sb.ops.errors import UserNotFoundError
 from sb.ops.governance_errors import (
@@ -249,7 +249,8 @@ def test_create_at_another_projects_environment_is_refused(
     scope = scoped(tenancy, {"project_id": "own", "environment_id": "other"})
     call = asked(world, admin, world.person("other"), "developer", scope=scope)
     error = world.refuse(InvalidScopeError, grants.create, **call)
-    assert error.details["field"] == "scope.environment_id"
+    fields = [one["field"] for one in error.details["fields"]]
+    assert fields == ["scope.environment_id", "scope.project_id"]
 
 
 def test_create_for_nobody_or_of_nothing_is_refused(world: World, admin: Caller) -> None:
@@ -323,11 +324,12 @@ def everywhere(world: World, tenancy: Tenancy, admin: Caller) -> list[str]:
         {"provider": "file"},
         {"cluster": "east"},
         {"team_id": "own", "cluster": "east"},
-        {"team_id": "sibling", "project_id": "own"},
         {"project_id": "own", "provider": "file", "secret_ref_prefix": "app/"},
     ):
         give(world, admin, world.person("somebody"), "viewer", scope=scoped(tenancy, keys))
-    for scope in ({"project_id": MISSING}, {"team_id": "nope"}, {"environment_id": 5}, {"x": "y"}):
+    moved = scoped(tenancy, {"team_id": "sibling", "project_id": "own"})
+    lost = ({"project_id": MISSING}, {"team_id": "nope"}, {"environment_id": 5}, {"x": "y"})
+    for scope in (moved, *lost):
         world.grant(world.person("lost").user_id, "viewer", scope)
     return [row["id"] for row in world.rows("SELECT id FROM user_roles ORDER BY granted_at, id")]
 
@@ -340,7 +342,7 @@ def test_list_shows_exactly_the_grants_one_could_have_given(
 ) -> None:
     def shown(caller: Caller, grant_id: str) -> bool:
         try:
-            return bool(world.run(grants.find, caller=caller, grant_id=grant_id))
+            return bool(world.run(grant_lists.find, caller=caller, grant_id=grant_id))
         except GrantNotFoundError:
             return False
 

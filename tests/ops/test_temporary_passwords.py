@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 
 from sb.auth.tokens import new_token, token_hash
-from sb.ops import accounts, sessions, users
+from sb.ops import accounts, administrators, grants, sessions, users
 from sb.ops.callers import Anonymous, Caller
 from sb.ops.errors import InvalidCredentialsError
-from tests.ops.world import MICROSECOND, NOW, World, at
+from sb.ops.governance_errors import LastAdminError
+from tests.ops.refusals import at_once, kinds
+from tests.ops.world import MICROSECOND, NOW, TEST, World, at
 
 RULES = sessions.SessionRules(temporary_password=timedelta(hours=1))
 END = at(hours=1)
@@ -117,3 +121,55 @@ def test_without_rules_a_temporary_password_lasts_three_days(world: World, ada: 
     account = account_of(world, ada.email)
     assert sessions.refusal(account, now=at(hours=72) - MICROSECOND) is None
     assert sessions.refusal(account, now=at(hours=72)) == EXPIRED
+
+
+def helper(world: World) -> Caller:
+    """Return an administrator for an hour, who does not count as the one who is always there."""
+    person = world.person("helper")
+    role_id = world.role("admin")
+    given = {"user_id": person.user_id, "role_id": role_id, "granted_by": TEST.actor}
+    world.run(grants.give, **given, scope={}, expires_at=END, now=NOW)
+    return world.caller(person.user_id)
+
+
+def reset(world: World, by: Caller, whom: Caller) -> users.User:
+    values = {"by": by, "user_id": whom.user_id, "new_hash": "new", "now": NOW}
+    user = world.run(accounts.reset_password, **values)
+    assert isinstance(user, users.User)
+    return user
+
+
+def test_reset_of_the_last_administrator_is_refused(world: World, admin: Caller) -> None:
+    by = helper(world)
+    values = {"by": by, "user_id": admin.user_id, "new_hash": "new", "now": NOW}
+    world.refuse(LastAdminError, accounts.reset_password, **values)
+    assert world.run(users.password_hash, user_id=admin.user_id) != "new"
+    assert not world.events(action="user.password.reset")
+    # Once somebody else administers as well, it is done.
+    other = world.person("other", "admin")
+    assert reset(world, by, admin).must_change_password
+    values["user_id"] = other.user_id
+    world.refuse(LastAdminError, accounts.reset_password, **values)
+    world.run(administrators.require_one)
+
+
+def test_reset_of_who_administers_nothing_anyway_takes_nothing_away(world: World) -> None:
+    by, late = helper(world), world.person("late", "admin")
+    for column in ("must_change_password", "disabled"):
+        statement = f"UPDATE local_users SET {column} = :yes WHERE id = :id"
+        world.write(statement, yes=True, id=late.user_id)
+        assert reset(world, by, late).must_change_password
+        world.write("UPDATE local_users SET must_change_password = :no", no=False)
+
+
+def test_reset_of_somebody_who_administers_nothing_needs_no_administrator(world: World) -> None:
+    assert reset(world, helper(world), world.person("dev", "developer")).must_change_password
+
+
+def test_reset_of_each_other_at_once_leaves_an_administrator(world: World) -> None:
+    for _ in range(3):
+        one, two = world.person("one", "admin"), world.person("two", "admin")
+        outcomes = at_once([partial(reset, world, one, two), partial(reset, world, two, one)])
+        assert kinds(outcomes) == Counter({"ok": 1, "last_admin": 1})
+        world.run(administrators.require_one)
+        world.write("UPDATE local_users SET disabled = :yes", yes=True)

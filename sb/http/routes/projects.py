@@ -18,7 +18,7 @@ from sb.http.routes.requests import IdText
 from sb.http.routes.teams import Name, SetStatus, Status
 from sb.ops import projects, tenancy_errors
 from sb.ops.errors import OutOfScopeProjectError
-from sb.ops.governance_errors import OutOfScopeTeamError, TeamNotFoundError
+from sb.ops.governance_errors import EscalationError, OutOfScopeTeamError, TeamNotFoundError
 
 
 class CreateProject(Body):
@@ -168,7 +168,7 @@ async def set_project_status(call: Call[SetStatus]) -> Reply:
     access=Session("project.edit"),
     body=SetTeam,
     status=204,
-    errors=(*CHANGE_ERRORS, *TEAM_ERRORS),
+    errors=(*CHANGE_ERRORS, *TEAM_ERRORS, EscalationError),
     summary="Put a project under another team, or under none",
 )
 async def set_project_team(call: Call[SetTeam]) -> Reply:

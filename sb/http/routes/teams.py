@@ -17,7 +17,7 @@ from sb.http.pages import Page, next_link
 from sb.http.routes.requests import IdText
 from sb.ops import teams, tenancy_errors
 from sb.ops.errors import UserNotFoundError
-from sb.ops.governance_errors import OutOfScopeTeamError, TeamNotFoundError
+from sb.ops.governance_errors import EscalationError, OutOfScopeTeamError, TeamNotFoundError
 
 
 def _plain(text: str) -> str:
@@ -161,7 +161,7 @@ async def show_team(call: Call[Any]) -> Reply:
     access=Session("team.edit"),
     body=UpdateTeam,
     returns=TeamDetail,
-    errors=(*PLACE_ERRORS, tenancy_errors.TeamCycleError),
+    errors=(*PLACE_ERRORS, EscalationError, tenancy_errors.TeamCycleError),
     summary="Rename, describe or move a team; what is absent stays",
 )
 async def update_team(call: Call[UpdateTeam]) -> Reply:

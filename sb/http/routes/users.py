@@ -227,7 +227,12 @@ async def unlock_user(call: Call[Any]) -> Reply:
     "/users/<id:user_id>/password-reset",
     access=ADMINISTER,
     returns=ResetBody,
-    errors=(UserNotFoundError, refusals.OwnAccountError, refusals.EscalationError),
+    errors=(
+        UserNotFoundError,
+        refusals.OwnAccountError,
+        refusals.EscalationError,
+        refusals.LastAdminError,
+    ),
     summary="Give somebody a temporary password, shown once, and end their sessions",
 )
 async def reset_password(call: Call[Any]) -> Reply:
