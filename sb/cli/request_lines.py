@@ -20,7 +20,8 @@ def summary(request: Mapping[str, Any], where: str = "") -> str:
     keys = ",".join(request["target_keys"]) or "all keys"
     target = f"{request['target_provider_type']}:{request['target_secret_ref']} [{keys}]"
     who = request["requester_display"]
-    line = f"{request['id']}  {request['status']:<9} {request['type']:<5} {where}{target}  by {who}"
+    status = "overdue" if request.get("overdue") else request["status"]
+    line = f"{request['id']}  {status:<9} {request['type']:<5} {where}{target}  by {who}"
     return shown(line)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sb.db.engine import Transaction
 from sb.ids import new_id
-from sb.ops import audit, jobs, requests, targets
+from sb.ops import audit, jobs, requests, standing
 from sb.ops.callers import Actor, Caller, System
 from sb.ops.errors import (
     AlreadyVotedError,
@@ -26,29 +26,41 @@ def approve(
 ) -> requests.Seen:
     """Add the caller's vote; at the quorum the request is approved and its one job enqueued.
 
-    A second vote of the same person is refused.
+    A second vote of the same person is refused. Votes count while their voters could cast them.
     """
     # 1. Lock, then check in the order the caller can understand.
     row = _lock_decidable(
         tx, caller=caller, request_id=request_id, action="request.approve", now=now
     )
-    targets.require_standing(tx, request_id=request_id, action="request.approve")
-    # 2. The vote, then the quorum, counted under the lock.
+    standing.require(tx, request_id=request_id, action="request.approve", now=now)
+    # 2. The vote, then the quorum, counted under the lock. Powers are read and not held: what was
+    # taken back before this moment counts no more, what is taken back after it comes too late.
     _vote(tx, caller=caller, request_id=request_id, decision="approve", comment=comment, now=now)
-    votes = int(tx.scalar("approval_count", request_id=request_id))
-    required = int(row["snap_min_approvers"])
-    reached = votes >= required
+    votes = requests.find_votes(tx, row, caller=caller, now=now)
+    quorum = _quorum(votes, required=int(row["snap_min_approvers"]))
+    reached = bool(quorum["became_approved"])
     audit.record(
         tx,
         by=caller,
         action="request.approve",
         resource=f"request:{request_id}",
         correlation_id=request_id,
-        metadata={"approves": votes, "required": required, "became_approved": reached},
+        metadata=quorum,
         now=now,
     )
     wake = _approve(tx, row=row, by=caller, now=now) if reached else None
-    return requests.seen_by(tx, caller=caller, request_id=request_id, wake=wake, now=now)
+    judged = None if reached else votes
+    return requests.seen_by(
+        tx, caller=caller, request_id=request_id, wake=wake, votes=judged, now=now
+    )
+
+
+def _quorum(votes: Sequence[Mapping[str, Any]], *, required: int) -> dict[str, Any]:
+    """Return what the trail keeps of a count: how many approvals there are of how many."""
+    counting = requests.count_approvals(votes)
+    left_out = requests.count_approvals(votes, cast=True) - counting
+    found = {"approves": counting, "required": required, "became_approved": counting >= required}
+    return {**found, "not_counted": left_out} if left_out else found
 
 
 def reject(
@@ -108,8 +120,10 @@ def _lock_decidable(
         )
     requests.require_approver(row, caller=caller, action=action)
     if not requests.may_decide(row, caller=caller):
+        role = tx.one("role_find", id=row["snap_approver_role_id"])
         raise ApproverRoleRequiredError(
-            audit=requests.denied(action, request_id, "approver_role_required")
+            role=role and role["name"],
+            audit=requests.denied(action, request_id, "approver_role_required"),
         )
     if tx.one("approval_of", request_id=request_id, approver_id=caller.user_id) is not None:
         raise AlreadyVotedError(audit=requests.denied(action, request_id, "already_voted"))

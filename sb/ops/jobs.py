@@ -13,7 +13,7 @@ from typing import Any
 from sb.db.engine import Transaction
 from sb.errors import DatabaseBusyError, Denial
 from sb.kms.envelope import ERASED
-from sb.ops import audit, requests, targets
+from sb.ops import audit, requests, standing
 from sb.ops.callers import Actor, AgentCaller, System
 from sb.ops.errors import JobNotFoundError, LeaseLostError
 from sb.sanitize import sanitize_error
@@ -23,7 +23,8 @@ MAX_ATTEMPTS = 3
 #: How many jobs that may not run any more one claim puts aside.
 PUT_ASIDE = 20
 SYSTEM = System(part="jobs")
-#: Why a job failed whose request lost its ground: binding, project, environment or connection.
+#: Why a job failed whose request lost its ground (binding, project, environment) or its requester
+#: the right to ask; the trail says which.
 REVOKED = "binding_revoked"
 
 
@@ -105,7 +106,7 @@ def _lease_next(
         )
         if row is None or row["request_id"] is None:
             return row
-        refusal = targets.find_withdrawal(tx, request_id=row["request_id"])
+        refusal = standing.find_withdrawal(tx, request_id=row["request_id"], now=now)
         if refusal is None:
             return row
         _revoke(tx, job=row, lease_token_hash=lease_token_hash, error_kind=refusal.code, now=now)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sb.auth.access import GLOBAL, Resource, allowed, covering_roles, visibility
+from sb.auth.access import GLOBAL, Grant, Resource, allowed, covering_roles, visibility
 from sb.db.engine import Transaction
 from sb.errors import Denial, PermissionDeniedError
 from sb.ops import arrays, audit
@@ -19,6 +19,7 @@ from sb.ops.errors import (
     RequestNotFoundError,
     RequestNotPendingError,
 )
+from sb.ops.grants import load as load_grants
 
 #: Any of these over a request's scope lets a person see it; its requester always may.
 SEEN_BY = ("secret.approve", "secret.list", "secret.request")
@@ -54,6 +55,8 @@ class Seen:
     row: Mapping[str, Any]
     votes: list[Mapping[str, Any]]
     allowed_actions: list[str]
+    #: Whether it is pending though its time is over: nobody can decide it, and the sweep ends it.
+    overdue: bool
     #: The signal of this change: of the job it made claimable, or of the request's end.
     wake: str | None = None
 
@@ -114,6 +117,7 @@ def list_requests(
             allowed_actions=_unless_voted(
                 allowed_actions(row, caller=caller, now=now), voted=row["own_votes"] > 0
             ),
+            overdue=_is_overdue(row, now=now),
         )
         for row in rows
     ]
@@ -123,10 +127,11 @@ def _in_sight(tx: Transaction, *, caller: Caller, undecided: bool) -> dict[str, 
     """Return what the list query needs to find the requests the caller may see, or decide on."""
     wanted = ("secret.approve",) if undecided else SEEN_BY
     grants = [grant for grant in caller.grants if grant.permissions.intersection(wanted)]
+    role_ids = {grant.role_id for grant in grants}
     scopes = [
-        {**scope, "role_id": grant.role_id}
-        for grant in grants
-        for seen in (visibility([grant], wanted),)
+        {**scope, "role_id": role_id}
+        for role_id in sorted(role_ids)
+        for seen in (visibility([g for g in grants if g.role_id == role_id], wanted),)
         for scope in ([{}] if seen.everything else seen.scopes)
     ]
     # Grants for projects or teams as a whole become lists of projects, which the indexes serve.
@@ -134,7 +139,6 @@ def _in_sight(tx: Transaction, *, caller: Caller, undecided: bool) -> dict[str, 
     partial = [scope for scope in scopes if scope not in whole and len(scope) > 1]
     projects = _projects(tx, whole)
     within = _within(tx, partial)
-    role_ids = {grant.role_id for grant in grants}
     return {
         **within,
         "everything": any(len(scope) == 1 for scope in scopes),
@@ -282,26 +286,83 @@ def allowed_actions(row: Mapping[str, Any], *, caller: Caller, now: datetime) ->
 
 def may_decide(row: Mapping[str, Any], *, caller: Caller) -> bool:
     """Tell whether the caller could vote on the request, their earlier vote aside."""
-    if row["requester_id"] == caller.user_id and not row["snap_allow_self_approval"]:
+    return _decides(row, user_id=caller.user_id, held=caller.grants)
+
+
+def _decides(row: Mapping[str, Any], *, user_id: str, held: Iterable[Grant]) -> bool:
+    if row["requester_id"] == user_id and not row["snap_allow_self_approval"]:
         return False
-    resource = resource_of(row)
-    if not allowed(caller.grants, "secret.approve", resource):
-        return False
+    roles = covering_roles(held, "secret.approve", resource_of(row))
     role = row["snap_approver_role_id"]
-    return role is None or role in covering_roles(caller.grants, "secret.approve", resource)
+    return bool(roles) if role is None else role in roles
+
+
+def find_votes(
+    tx: Transaction, row: Mapping[str, Any], *, caller: Caller, now: datetime
+) -> list[Mapping[str, Any]]:
+    """Return the votes, first vote first; while the request is pending, `counts` judges each.
+
+    A vote counts while its voter could still cast it. Nothing keeps how it was when the request
+    was decided, so of others `counts` is None.
+    """
+    pending = row["status"] == "pending"
+    return [
+        {**vote, "counts": _counts(tx, row, vote, caller=caller, now=now) if pending else None}
+        for vote in tx.many("approval_list", request_id=row["id"])
+    ]
+
+
+def _counts(
+    tx: Transaction,
+    row: Mapping[str, Any],
+    vote: Mapping[str, Any],
+    *,
+    caller: Caller,
+    now: datetime,
+) -> bool:
+    user_id = vote["approver_id"]
+    if vote["disabled"]:
+        return False
+    if user_id == caller.user_id:
+        # What they hold was looked up for this very call.
+        return may_decide(row, caller=caller)
+    return _decides(row, user_id=user_id, held=load_grants(tx, user_id=user_id, now=now))
+
+
+def count_approvals(votes: Iterable[Mapping[str, Any]], *, cast: bool = False) -> int:
+    """Return how many approvals count, or how many were cast whether they count or not."""
+    approvals = [v for v in votes if v["decision"] == "approve" and v["lane"] == "source"]
+    return sum(1 for vote in approvals if cast or vote["counts"])
 
 
 def seen_by(
-    tx: Transaction, *, caller: Caller, request_id: str, wake: str | None, now: datetime
+    tx: Transaction,
+    *,
+    caller: Caller,
+    request_id: str,
+    wake: str | None,
+    now: datetime,
+    votes: list[Mapping[str, Any]] | None = None,
 ) -> Seen:
     # The names cost joins that those who only decide do without.
     row = _visible(tx.one("request_show", id=request_id), caller=caller)
-    votes = tx.many("approval_list", request_id=request_id)
+    if votes is None:
+        votes = find_votes(tx, row, caller=caller, now=now)
+    if row["status"] == "pending":
+        row = {**row, "approvals_count": count_approvals(votes)}
     actions = allowed_actions(row, caller=caller, now=now)
     voted = any(vote["approver_id"] == caller.user_id for vote in votes)
     return Seen(
-        row=row, votes=votes, allowed_actions=_unless_voted(actions, voted=voted), wake=wake
+        row=row,
+        votes=votes,
+        allowed_actions=_unless_voted(actions, voted=voted),
+        overdue=_is_overdue(row, now=now),
+        wake=wake,
     )
+
+
+def _is_overdue(row: Mapping[str, Any], *, now: datetime) -> bool:
+    return bool(row["status"] == "pending" and row["expires_at"] <= now)
 
 
 def _unless_voted(actions: list[str], *, voted: bool) -> list[str]:

@@ -11,7 +11,7 @@ from sb.auth.access import allowed
 from sb.db.engine import Transaction
 from sb.errors import Denial, PermissionDeniedError, SbError
 from sb.kms.envelope import ERASED, SealedWrap
-from sb.ops import audit, jobs, requests, targets
+from sb.ops import audit, jobs, requests, standing
 from sb.ops.callers import Actor, AgentCaller, Caller
 from sb.ops.errors import (
     KeyNotRequestedError,
@@ -118,7 +118,7 @@ def store_from_agent(
         raise ReadRequestsOnlyError
     if request["status"] != "approved":
         raise RequestNotApprovedError
-    _require_key(tx, request=request, key_name=key_name)
+    _require_key(tx, request=request, key_name=key_name, now=now)
     if tx.scalar("wrap_count_others", request_id=request_id, key_name=key_name) >= MAX_WRAPS:
         raise TooManyKeysError(limit=MAX_WRAPS)
     # 2. One wrap for one key.
@@ -150,14 +150,16 @@ def store_from_agent(
     return _state({**row, "created_at": now})
 
 
-def _require_key(tx: Transaction, *, request: Mapping[str, Any], key_name: str) -> None:
-    """Refuse a key nobody asked for, or one the binding has stopped allowing since."""
+def _require_key(
+    tx: Transaction, *, request: Mapping[str, Any], key_name: str, now: datetime
+) -> None:
+    """Refuse a key nobody asked for, or one that may not be read any more."""
     keys = request["target_keys"]
     if keys and key_name not in keys:
         raise KeyNotRequestedError(
             audit=requests.denied(CREATE, request["id"], "key_not_requested")
         )
-    targets.require_standing(tx, request_id=request["id"], keys=[key_name], action=CREATE)
+    standing.require(tx, request_id=request["id"], keys=[key_name], action=CREATE, now=now)
 
 
 def list_wraps(tx: Transaction, *, caller: Caller, request_id: str) -> list[WrapState]:
@@ -192,8 +194,14 @@ def find_for_requester(
         raise RequestNotRetrievableError(status_now=request["status"])
     _require_unspent(wrap, now=now)
     # The value is here already: whether its connection could work today does not matter.
-    targets.require_standing(
-        tx, request_id=request_id, keys=[wrap["key_name"]], action=RETRIEVE, ready=False
+    standing.require(
+        tx,
+        request_id=request_id,
+        keys=[wrap["key_name"]],
+        action=RETRIEVE,
+        ready=False,
+        held=caller.grants,
+        now=now,
     )
     return _stored(wrap)
 
@@ -266,8 +274,8 @@ def find_for_agent(
     if request["status"] != "approved":
         raise RequestNotApprovedError
     _require_unspent(wrap, now=now)
-    targets.require_standing(
-        tx, request_id=wrap["request_id"], keys=[wrap["key_name"]], action=RETRIEVE
+    standing.require(
+        tx, request_id=wrap["request_id"], keys=[wrap["key_name"]], action=RETRIEVE, now=now
     )
     audit.record(
         tx,

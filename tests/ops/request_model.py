@@ -10,77 +10,18 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from sb.errors import InvalidInputError, PermissionDeniedError, SbError
 from sb.ops import errors
 from tests.ops.request_stage import Flow, Person, Worker
+from tests.ops.request_work import ATTEMPTS, LEASE, Job, Lease, Wrap
 
 Refusal = type[SbError] | None
 Entry = tuple[str, str, str]
 
-LEASE = timedelta(seconds=30)
-ATTEMPTS = 3
 AFTER_REFUSAL = timedelta(minutes=5)
 TERMINAL = frozenset({"rejected", "cancelled", "executed", "failed", "expired"})
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Wrap:
-    """One stored value; `gone` once its row is deleted or replaced."""
-
-    key: str
-    ends_at: datetime
-    id: str = ""
-    spent_by: str = ""
-    gone: bool = False
-
-    @property
-    def spent(self) -> bool:
-        return bool(self.spent_by)
-
-    def move_end(self, ends_at: datetime, now: datetime) -> None:
-        # What has ended stays ended: a later step never revives a value.
-        if not self.spent and self.ends_at > now:
-            self.ends_at = ends_at
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Lease:
-    """One claim of a job; `held` is what the product gave for it."""
-
-    request: Request
-    worker: Worker
-    attempt: int
-    held: Any = None
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Job:
-    made_at: datetime
-    run_after: datetime
-    status: str = "queued"
-    attempts: int = 0
-    lease: Lease | None = None
-    lease_ends: datetime | None = None
-
-    def held_at(self, now: datetime) -> bool:
-        return self.status == "claimed" and self.lease_ends is not None and self.lease_ends > now
-
-    def lapsed_at(self, now: datetime) -> bool:
-        return self.status == "claimed" and not self.held_at(now)
-
-    def runnable_at(self, now: datetime) -> bool:
-        if self.lapsed_at(now):
-            return self.attempts < ATTEMPTS
-        return self.status == "queued" and self.run_after <= now
-
-    def requeue(self, now: datetime, *, reported: bool) -> None:
-        # The pause doubles; the specification asks for a pause and names no number. Who reported
-        # the failure may repeat it under the same lease (D5).
-        self.status, self.lease_ends = "queued", None
-        self.lease = self.lease if reported else None
-        self.run_after = now + timedelta(seconds=2 ** (self.attempts - 1))
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -96,6 +37,7 @@ class Request:
     status: str = "pending"
     execute_before: datetime | None = None
     votes: dict[str, str] = field(default_factory=dict)
+    approvers: list[Person] = field(default_factory=list)
     job: Job | None = None
     #: Every value ever stored for the request, oldest first.
     wraps: list[Wrap] = field(default_factory=list)
@@ -128,15 +70,30 @@ class Request:
             return errors.ApproverRoleRequiredError
         return errors.AlreadyVotedError if person.actor in self.votes else None
 
+    def could_decide(self, person: Person) -> bool:
+        """Tell whether the person could vote, an earlier vote of theirs aside."""
+        own = person is self.requester and not self.flow.own_vote
+        able = person.has_role or not self.flow.needs_role
+        return self.place in person.decides and able and not own
+
+    def counting(self) -> int:
+        """Return how many approvals count; who lost the right has not voted until it is back."""
+        return sum(map(self.could_decide, self.approvers))
+
+    def forsaken(self) -> Refusal:
+        """Nothing goes on for who could not ask for it now."""
+        return None if self.place in self.requester.asks else errors.RequesterLostRightError
+
     def approve(self, person: Person, now: datetime) -> Refusal:
-        refusal = self.undecidable_by(person, now)
+        refusal = self.undecidable_by(person, now) or self.forsaken()
         if refusal:
             return refusal
-        yes = 1 + sum(vote == "approve" for vote in self.votes.values())
+        yes = 1 + self.counting()
         # W18: a patch whose values are past their end must not become a job without them.
         if yes >= self.flow.quorum and any(wrap.ends_at <= now for wrap in self.wraps):
             return errors.WrapExpiredError
         self.votes[person.actor] = "approve"
+        self.approvers.append(person)
         self.note(person.actor, "request.approve")
         if yes >= self.flow.quorum:
             self.open_by(person.actor, now)
@@ -188,6 +145,12 @@ class Request:
         self.note(worker.actor, "job.claim")
         return job.lease
 
+    def set_aside(self, now: datetime) -> None:
+        """Fail the job that was to be handed out: no agent has had it this time."""
+        self._job().status, self._job().lease = "failed", None
+        self.note("system:jobs", "job.revoked", "failure")
+        self._end_with_job(done=False, now=now)
+
     def unheld_by(self, lease: Lease, worker: Worker, now: datetime) -> Refusal:
         """Fencing (D5): the live lease, presented by the agent it was given to."""
         live = self.in_hand_at(now)
@@ -211,6 +174,8 @@ class Request:
             return errors.ReadRequestsOnlyError
         if self.keys and key not in self.keys:
             return errors.KeyNotRequestedError
+        if self.forsaken():
+            return self.forsaken()
         earlier = [wrap for wrap in self.wraps if wrap.key == key]
         # A value its requester has seen is not offered a second time.
         if not any(wrap.spent for wrap in earlier):
@@ -231,6 +196,8 @@ class Request:
             return errors.WrapNotFoundError
         if wrap.ends_at <= now:
             return errors.WrapExpiredError
+        if self.forsaken():
+            return self.forsaken()
         self.note(worker.actor, "wrap.retrieve")
         return None
 
@@ -309,7 +276,11 @@ class Request:
             return errors.RequestNotFoundError
         if person is not self.requester:
             return errors.NotTheRequesterError
-        if self.kind != "read" or wrap not in self.wraps:
+        if self.kind != "read":
+            return errors.WrapNotFoundError
+        if self.forsaken():
+            return PermissionDeniedError
+        if wrap not in self.wraps:
             return errors.WrapNotFoundError
         # The trail remembers a value without a row: it is spent or expired, not unknown.
         if not wrap.gone and self.status not in ("approved", "executed"):
@@ -351,10 +322,11 @@ class Request:
 
 @dataclass(slots=True)
 class Model:
-    """Every request there is, and how often the purge found something."""
+    """Every request there is, how often the purge found something, how many jobs failed unheld."""
 
     requests: list[Request] = field(default_factory=list)
     purges: int = 0
+    set_aside: int = 0
 
     def submit(self, draft: Request, now: datetime) -> Refusal:
         """D5: without a project only an unscoped grant; never nobody's approval in production."""
@@ -373,9 +345,17 @@ class Model:
         return None
 
     def claim(self, worker: Worker, now: datetime) -> Lease | None:
-        """§2.5: the oldest job that can run, of those the agent's enrolment covers."""
+        """§2.5: the oldest job that can run, of those the agent's enrolment covers.
+
+        Older ones whose requester could not ask any more fail on the way to it.
+        """
         fitting = [r for r in self.requests if r.line == worker.line and r.runnable_at(now)]
-        return min(fitting, key=Request.made_at).take(worker, now) if fitting else None
+        for request in sorted(fitting, key=Request.made_at):
+            if not request.forsaken():
+                return request.take(worker, now)
+            request.set_aside(now)
+            self.set_aside += 1
+        return None
 
     def recover(self, now: datetime) -> dict[str, int]:
         lapsed = [r for r in self.requests if r.job and r.job.lapsed_at(now)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from sb.ids import new_id
+from sb.ops.callers import AgentCaller, Caller
 from tests.ops.tenancy import Tenancy
 from tests.ops.world import MICROSECOND, NOW, World
 
@@ -29,29 +31,47 @@ class Flow:
     lives: timedelta = timedelta(days=14)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Actor:
-    caller: Any
+NOWHERE: frozenset[str] = frozenset()
+
+
+@dataclass(kw_only=True, eq=False)
+class Person:
+    """Somebody with the places where they may ask and decide; either lets them see."""
+
+    full: Caller
+    asking: frozenset[str] = NOWHERE
+    deciding: frozenset[str] = NOWHERE
+    has_role: bool = False
+    #: Whether they lost all of it for now: their account is switched off, or their grants ended.
+    lost: bool = False
 
     @property
     def actor(self) -> str:
-        return str(self.caller.actor)
+        return self.full.actor
+
+    @property
+    def caller(self) -> Caller:
+        return dataclasses.replace(self.full, grants=()) if self.lost else self.full
+
+    @property
+    def asks(self) -> frozenset[str]:
+        return NOWHERE if self.lost else self.asking
+
+    @property
+    def decides(self) -> frozenset[str]:
+        return NOWHERE if self.lost else self.deciding
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Person(Actor):
-    """Somebody with the places where they may ask and decide; either lets them see."""
-
-    asks: frozenset[str] = frozenset()
-    decides: frozenset[str] = frozenset()
-    has_role: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Worker(Actor):
+class Worker:
     """An agent and the connection it is enrolled for."""
 
+    caller: AgentCaller
     line: str
+
+    @property
+    def actor(self) -> str:
+        return self.caller.actor
 
 
 PROJECT = frozenset({"dev", "prod"})
@@ -136,10 +156,29 @@ class Stage:
             return {**ref, "project_id": self.project_id, "environment": place}
         return {**ref, "provider_connection_id": self.lines[line]}
 
+    def strip(self, person: Person, *, of_account: bool) -> None:
+        """Take everything from the person: switch the account off, or end every grant."""
+        person.lost = True
+        self._hold(person, disabled=of_account, ends=None if of_account else NOW)
+
+    def restore(self, person: Person) -> None:
+        """Give the person everything back."""
+        if person.lost:
+            person.lost = False
+            self._hold(person, disabled=False, ends=None)
+
+    def _hold(self, person: Person, *, disabled: bool, ends: datetime | None) -> None:
+        who, switch = person.full.user_id, "UPDATE local_users SET disabled = :off WHERE id = :id"
+        self.world.write(switch, off=disabled, id=who)
+        until = "UPDATE user_roles SET expires_at = :ends WHERE user_id = :id"
+        self.world.write(until, ends=ends, id=who)
+
     def clear(self, ends_at: datetime) -> None:
         """Leave no row of the last walk; its trail stays, so the next one starts after its end."""
         for table in TABLES:
             self.world.write(f"DELETE FROM {table}")
+        for person in self.people.values():
+            self.restore(person)
         self.starts_at = ends_at + timedelta(days=1)
 
 
@@ -175,17 +214,17 @@ def _people(world: World, scope: Mapping[str, str]) -> dict[str, Person]:
     world.grant(local.user_id, "approver", scope)
 
     def approver(name: str) -> Person:
-        return Person(caller=world.person(name, "approver"), decides=PLACES, has_role=True)
+        return Person(full=world.person(name, "approver"), deciding=PLACES, has_role=True)
 
     return {
-        "dev": Person(caller=world.person("dev", "developer"), asks=PLACES),
-        "mate": Person(caller=world.person("mate", "developer"), asks=PLACES),
+        "dev": Person(full=world.person("dev", "developer"), asking=PLACES),
+        "mate": Person(full=world.person("mate", "developer"), asking=PLACES),
         "ann": approver("ann"),
         "bob": approver("bob"),
         # May do everything, yet does not hold the role that one workflow asks for.
-        "root": Person(caller=world.person("root", "admin"), asks=PLACES, decides=PLACES),
+        "root": Person(full=world.person("root", "admin"), asking=PLACES, deciding=PLACES),
         "local": Person(
-            caller=world.caller(local.user_id), asks=PROJECT, decides=PROJECT, has_role=True
+            full=world.caller(local.user_id), asking=PROJECT, deciding=PROJECT, has_role=True
         ),
-        "stranger": Person(caller=world.person("stranger")),
+        "stranger": Person(full=world.person("stranger")),
     }

@@ -17,8 +17,9 @@ from sb.ids import new_id
 from sb.kms.envelope import unwrap_key
 from sb.ops import wraps
 from tests.ops import rows
-from tests.ops.request_model import TERMINAL, Lease, Model, Refusal, Request, Wrap
+from tests.ops.request_model import TERMINAL, Model, Refusal, Request
 from tests.ops.request_stage import KEYS, TABLES, Person, Stage, Worker
+from tests.ops.request_work import Lease, Wrap
 from tests.ops.world import MICROSECOND, NOW, PLANTED
 
 Rows = Mapping[str, list[Mapping[str, Any]]]
@@ -27,6 +28,20 @@ Found = TypeVar("Found")
 REQUEST = ("status", "requester_id", "expires_at", "execute_before_at")
 JOB = ("status", "attempts", "run_after")
 PURGED = ("system:worker", "wrap.purge", "success")
+#: What walks that test anything must have met, among much else.
+MET = {
+    *((name, "ok") for name in ("submit", "approve", "reject", "claim", "renew", "post", "fetch")),
+    *((name, "ok") for name in ("complete", "recover", "expire", "purge", "reveal")),
+    *(("approve", refused) for refused in ("RequestNotPendingError", "SelfApprovalForbiddenError")),
+    *((name, "LeaseLostError") for name in ("renew", "post", "fetch", "complete")),
+    *((name, "RequesterLostRightError") for name in ("approve", "post", "fetch")),
+    ("claim", "set aside"),
+    ("approve", "left out"),
+    ("reveal", "NotTheRequesterError"),
+    ("reveal", "PermissionDeniedError"),
+    ("spend", "WrapConsumedError"),
+    *(("status", status) for status in TERMINAL),
+}
 
 
 def look(tx: Transaction, since: datetime) -> Rows:

@@ -163,7 +163,7 @@ def test_approve_without_the_workflows_role_is_refused(world: World, tenancy: Te
     elsewhere = world.person("elsewhere", "approver")
     world.grant(elsewhere.user_id, "deputy", tenancy.scope("project_id", "other"))
     for caller in (tenancy.approver, world.caller(elsewhere.user_id)):
-        refused(
+        error = refused(
             world,
             ApproverRoleRequiredError,
             world.approve,
@@ -172,6 +172,9 @@ def test_approve_without_the_workflows_role_is_refused(world: World, tenancy: Te
             asks=asks,
             about=request_id,
         )
+        assert error.details == {"role": "deputy"}
+    # Whoever may not see the request is not told of the role.
+    refused(world, RequestNotFoundError, world.approve, world.person("far"), request_id, asks=None)
     deputy = world.person("deputy", "deputy", tenancy.scope("project_id", "own"))
     assert world.approve(deputy, request_id).row["status"] == "approved"
 

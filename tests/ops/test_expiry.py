@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import pytest
 
 from sb.errors import SbError
-from sb.ops import expiry, jobs
+from sb.ops import expiry, jobs, requests
 from sb.ops.callers import AgentCaller
 from sb.ops.errors import LeaseLostError, WrapConsumedError
 from tests.ops.job_steps import LEASE, People, approved, people_of, recover, renew
@@ -45,6 +46,30 @@ def test_expire_before_the_end_changes_nothing(
     assert expire(world, at(hours=1)) == ONE
     assert expire(world, at(days=14) - MICROSECOND) == NOTHING
     assert expire(world, at(days=14)) == ONE
+
+
+def test_a_pending_request_past_its_end_is_overdue_until_it_is_swept(
+    world: World, people: People, agent: AgentCaller
+) -> None:
+    world.rule({}, request_ttl_seconds=600)
+    waiting = world.read(people[0])
+    done = approved(world, people, "A")
+
+    def told(now: datetime) -> dict[str, tuple[str, bool]]:
+        page: dict[str, Any] = {"filters": requests.Filters(), "before": None, "limit": 10}
+        listed = world.run(requests.list_requests, caller=people[0], now=now, **page)
+        for seen in listed:
+            one = world.run(requests.show, caller=people[0], request_id=seen.row["id"], now=now)
+            assert (one.overdue, one.row["status"]) == (seen.overdue, seen.row["status"])
+        return {seen.row["id"]: (seen.row["status"], seen.overdue) for seen in listed}
+
+    end = at(minutes=10)
+    pending, other = ("pending", False), ("approved", False)
+    assert told(end - MICROSECOND) == {waiting: pending, done: other}
+    assert told(end) == {waiting: ("pending", True), done: other}
+    assert told(at(days=1)) == {waiting: ("pending", True), done: other}
+    assert expire(world, end) == ONE
+    assert told(end) == {waiting: ("expired", False), done: other}
 
 
 def test_expire_of_a_pending_request_ends_it_with_its_values(
