@@ -7,14 +7,14 @@ name they call it by.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from sb.auth.access import GLOBAL, Resource, allowed, visibility
 from sb.db.engine import Transaction
 from sb.errors import Denial
-from sb.ops import audit, projects, secrets
+from sb.ops import audit, projects, secret_kinds, secrets
 from sb.ops.callers import Caller
 from sb.ops.errors import EnvironmentNotInProjectError, OutOfScopeProjectError
 from sb.ops.secrets import Place
@@ -59,6 +59,9 @@ def create(
     projects.require_active(project)
     _check_environment(tx, project_id=project_id, environment_id=limits.environment_id)
     # 2. The secret: nobody else registers or binds this path meanwhile.
+    _require_way(
+        tx, project, secret, caller=caller, environment_id=limits.environment_id, action=CREATE
+    )
     place, secret_id = _found(tx, caller=caller, secret=secret)
     _require(project, place, caller=caller, environment_id=limits.environment_id, action=CREATE)
     tx.scalar("secret_lock_path", provider_type=place.provider_type, secret_ref=place.secret_ref)
@@ -76,6 +79,14 @@ def create(
     )
     if made == 0:
         raise BindingExistsError
+    secret_kinds.mark(
+        tx,
+        by=caller,
+        secret_id=secret_id,
+        project_id=project_id,
+        environment_id=limits.environment_id,
+        now=now,
+    )
     facts = {"after": _columns(limits)}
     _record(
         tx,
@@ -108,15 +119,21 @@ def list_bindings(
     limit: int,
     secret_id: str | None = None,
     environment_id: str | None = None,
+    served_id: str | None = None,
+    permissions: tuple[str, ...] = projects.READABLE_BY,
 ) -> list[Mapping[str, Any]]:
-    """Return up to `limit` bindings in scope of a project the caller may read, newest first."""
+    """Return up to `limit` bindings in scope of a project the caller may read, newest first.
+
+    With `served_id`, those through which that environment has secrets: its own and those of all.
+    """
     projects.show(tx, caller=caller, project_id=project_id)
-    seen = visibility(caller.grants, projects.READABLE_BY)
+    seen = visibility(caller.grants, permissions)
     return tx.many(
         "binding_list",
         project_id=project_id,
         secret_id=secret_id,
         environment_id=environment_id,
+        served_id=served_id,
         everything=seen.everything,
         scopes=seen.scopes,
         before_at=before[0] if before else None,
@@ -160,6 +177,14 @@ def update(
     # 3. Write it.
     tx.count(
         "binding_update", project_id=project_id, secret_id=secret_id, **_columns(after), now=now
+    )
+    secret_kinds.mark(
+        tx,
+        by=caller,
+        secret_id=secret_id,
+        project_id=project_id,
+        environment_id=after.environment_id,
+        now=now,
     )
     facts = {"before": _columns(before), "after": _columns(after), "widened": wider}
     _record(
@@ -254,6 +279,24 @@ def _require(
         raise OutOfScopeProjectError(
             audit=projects.denied(action, f"project:{project['id']}", permission=BIND)
         )
+
+
+def _require_way(
+    tx: Transaction,
+    project: Mapping[str, Any],
+    secret: str | Place,
+    *,
+    caller: Caller,
+    environment_id: str | None,
+    action: str,
+) -> None:
+    """Refuse a connection on a cluster out of scope as one that is not there would be."""
+    if not isinstance(secret, Place) or secret.provider_connection_id is None:
+        return
+    row = tx.one("connection_find", id=secret.provider_connection_id)
+    cluster = None if row is None else row["cluster_name"] or secret.cluster_name
+    place = replace(secret, cluster_name=cluster)
+    _require(project, place, caller=caller, environment_id=environment_id, action=action)
 
 
 def _require_not_foreign(

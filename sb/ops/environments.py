@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from sb.auth.access import GLOBAL, Resource, allowed, visibility
+from sb.auth.access import GLOBAL, Resource, allowed
 from sb.db.engine import Transaction
 from sb.errors import Denial
 from sb.ids import new_id
-from sb.ops import audit, projects
+from sb.ops import audit, projects, secret_kinds
 from sb.ops.callers import Caller
 from sb.ops.errors import OutOfScopeProjectError
 from sb.ops.tenancy_errors import (
@@ -71,6 +71,8 @@ def create(
         "risk_level": risk_level,
     }
     _record(tx, by=caller, action="environment.create", id_=environment_id, facts=facts, now=now)
+    if kind == secret_kinds.PROD:
+        secret_kinds.mark_everywhere(tx, by=caller, project_id=project_id, now=now)
     if earlier is not None and earlier["kind"] != kind:
         change = {**facts, "before": {"kind": earlier["kind"]}, "earlier_id": earlier["id"]}
         _record(
@@ -121,14 +123,12 @@ def list_environments(
     kind: str | None = None,
 ) -> list[Mapping[str, Any]]:
     """Return up to `limit` environments the caller may read, newest first."""
-    seen = visibility(caller.grants, projects.READABLE_BY)
     return tx.many(
         "environment_list",
         id=environment_id,
         project_id=project_id,
         kind=kind,
-        everything=seen.everything,
-        scopes=seen.scopes,
+        **projects.reach(caller),
         before_at=before[0] if before else None,
         before_id=before[1] if before else None,
         limit=limit,

@@ -11,7 +11,7 @@ from sb.auth.access import GLOBAL, Resource, allowed
 from sb.db.engine import Transaction
 from sb.errors import Denial, InvalidInputError
 from sb.kms.envelope import SealedWrap
-from sb.ops import approvals, audit, policies, requests, targets, wraps
+from sb.ops import approvals, audit, policies, requests, secret_kinds, targets, wraps
 from sb.ops.callers import Caller, System
 from sb.ops.errors import (
     AutoApprovalForbiddenError,
@@ -137,8 +137,11 @@ def find_target(tx: Transaction, *, caller: Caller, draft: Draft) -> targets.Tar
 
 
 def resolve(tx: Transaction, *, draft: Draft, config: Mapping[str, str]) -> targets.Target:
-    """Return where the request points, whoever asks, with its binding's limits enforced."""
-    return targets.resolve(
+    """Return where the request points, whoever asks, with its binding's limits enforced.
+
+    Its kind is production's also where only the secret is.
+    """
+    target = targets.resolve(
         tx,
         operation=draft.type,
         provider_type=draft.target_provider_type,
@@ -148,6 +151,12 @@ def resolve(tx: Transaction, *, draft: Draft, config: Mapping[str, str]) -> targ
         project_id=draft.project_id,
         environment=draft.environment,
         connection_id=draft.provider_connection_id,
+    )
+    return secret_kinds.settle(
+        tx,
+        target=target,
+        provider_type=draft.target_provider_type,
+        secret_ref=draft.target_secret_ref,
     )
 
 
@@ -174,7 +183,8 @@ def scope_of(draft: Draft, target: targets.Target) -> policies.PolicyScope:
         ),
         project_id=target.project_id,
         environment=target.environment,
-        environment_id=target.environment_id,
+        # Rules for a weaker environment, maybe its own people's, are not for production.
+        environment_id=None if target.sticks else target.environment_id,
         environment_kind=target.environment_kind,
     )
 
@@ -277,6 +287,7 @@ def _insert(
         snap_wrap_ttl_approved_seconds=workflow.wrap_ttl_approved_seconds,
         snap_wrap_ttl_claimed_seconds=workflow.wrap_ttl_claimed_seconds,
         snap_request_ttl_seconds=workflow.request_ttl_seconds,
+        snap_environment_kind=target.environment_kind,
         expires_at=now + timedelta(seconds=workflow.request_ttl_seconds),
         now=now,
     )

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sb.auth.access import GLOBAL, Resource
 from sb.db.engine import Transaction
-from sb.errors import Denial, InvalidInputError, SbError
+from sb.errors import InvalidInputError, SbError
 from sb.ops.errors import (
     ConnectionDisabledError,
     ConnectionNotFoundError,
@@ -30,6 +30,9 @@ from sb.ops.tenancy_errors import BindingRevokedError, EnvironmentDeletedError, 
 
 #: Providers whose references are paths.
 PATH_PROVIDERS = frozenset({"vault", "file"})
+#: The longest path, and beginning of one, in UTF-8: entries of an index have a largest size.
+MAX_REF_BYTES: Final = 1024
+LONG_REF: Final = f"must be text of 1 to {MAX_REF_BYTES} bytes in UTF-8"
 
 #: What a submitter may say about the way to a secret, by provider type.
 ROUTING_KEYS: dict[str, frozenset[str]] = {
@@ -47,6 +50,11 @@ _CREDENTIAL_NAMES = re.compile(
 )
 
 
+def fits_ref(text: str) -> bool:
+    """Tell whether the text is no longer than a path can be, nor empty."""
+    return 0 < len(text.encode("utf-8", "surrogatepass")) <= MAX_REF_BYTES
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """A checked target: everything the request row and its job need to know."""
@@ -61,6 +69,8 @@ class Target:
     cluster_name: str | None
     #: The routing keys its job will carry.
     config: Mapping[str, str]
+    #: Whether it is for production though its environment is not, since its secret serves it.
+    sticks: bool = False
 
 
 def check_config(provider_type: str, config: Mapping[str, Any]) -> dict[str, str]:
@@ -207,41 +217,19 @@ def check_binding(binding: Mapping[str, Any], *, operation: str, keys: Sequence[
         raise OutOfScopeKeyError
 
 
-def require_standing(
-    tx: Transaction,
-    *,
-    request_id: str,
-    action: str,
-    keys: Sequence[str] | None = None,
-    ready: bool = True,
-) -> None:
-    """Refuse, with its audit row, to go on with a request whose ground was withdrawn."""
-    refusal = find_withdrawal(tx, request_id=request_id, keys=keys, ready=ready)
-    if refusal is not None:
-        refusal.audit = Denial(
-            action,
-            f"request:{request_id}",
-            correlation_id=request_id,
-            error_kind=refusal.code,
-        )
-        raise refusal
-
-
-def find_withdrawal(
-    tx: Transaction, *, request_id: str, keys: Sequence[str] | None = None, ready: bool = True
+def find_lost_ground(
+    tx: Transaction, row: Mapping[str, Any], *, keys: Sequence[str] | None, ready: bool
 ) -> SbError | None:
-    """Return why a request may not go on as things are now, or None.
+    """Return why what a request rests on does not carry it any more, or None.
 
-    `keys` are those in question, all of the request's without them; `ready` also asks whether its
-    connection could do the work.
+    `row` is what it rests on as it is now.
     """
-    row = tx.one("binding_standing", request_id=request_id)
-    if row is None:
-        return BindingRevokedError()
     if row["project_id"] is not None:
         refusal = _withdrawn(row, row["target_keys"] if keys is None else keys)
         if refusal is not None:
             return refusal
+        if _leads_elsewhere(tx, row):
+            return BindingRevokedError()
     if ready and row["connection_status"] not in (None, "active"):
         return ConnectionDisabledError()
     return None
@@ -261,6 +249,15 @@ def _withdrawn(row: Mapping[str, Any], keys: Sequence[str]) -> SbError | None:
     except (OutOfScopeOpError, OutOfScopeKeyError) as refusal:
         return refusal
     return None
+
+
+def _leads_elsewhere(tx: Transaction, row: Mapping[str, Any]) -> bool:
+    """Tell whether the request goes by a connection that is not surely its binding's."""
+    chosen, bound = row["provider_connection_id"], row["bound_connection_id"]
+    if bound is not None or chosen is None:
+        return bool(chosen != bound)
+    # Bound to none, it was led by the only one there was.
+    return _many_ways(tx, row["target_provider_type"], row["bound_cluster"] or None)
 
 
 def _environment(tx: Transaction, project_id: str, name: str | None) -> Mapping[str, Any] | None:
@@ -291,14 +288,21 @@ def _bound_connection(
     tx: Transaction, provider_type: str, connection_id: str | None, *, bound_cluster: str | None
 ) -> tuple[str | None, str | None]:
     """Return the way of a binding; one that names no connection leads by the only one there is."""
-    try:
-        return find_connection(tx, provider_type, connection_id, bound_cluster=bound_cluster)
-    except ProviderConnectionRequiredError as refusal:
+    if connection_id is None and _many_ways(tx, provider_type, bound_cluster):
         # Choosing one is the binder's to do, not the submitter's.
         raise ProviderConnectionRequiredError(
-            "The secret is bound without a provider connection and several lead there by now: "
+            "The secret is bound without a provider connection and there are several by now: "
             "have it bound again to one of them."
-        ) from refusal
+        )
+    return find_connection(tx, provider_type, connection_id, bound_cluster=bound_cluster)
+
+
+def _many_ways(tx: Transaction, provider_type: str, cluster: str | None) -> bool:
+    """Tell whether what is bound without a connection may be behind more than one.
+
+    One that is disabled counts: which of them is leaves the meaning of the binding as it is.
+    """
+    return len(tx.many("connection_list_of_type", type=provider_type, cluster_name=cluster)) > 1
 
 
 def _own_way(

@@ -17,15 +17,21 @@ FROM project_secrets
 WHERE project_id = :project_id AND secret_id = :secret_id;
 
 -- name: binding_standing :one
--- Returns what a request rests on as it is now: project, environment, binding and connection.
-SELECT r.id, r.type, r.target_keys, r.project_id, r.environment_id, r.secret_id,
+-- Returns what a request rests on as it is now: project, environment, binding and connection, and
+-- whether its requester's account is switched off.
+SELECT r.id, r.type, r.target_keys, r.project_id, r.environment_id, r.secret_id, r.requester_id,
+       r.target_secret_ref, r.cluster_name, u.disabled, p.team_id,
        p.status AS project_status, e.deleted_at AS environment_deleted_at,
        b.secret_id AS bound_secret_id, b.environment_id AS bound_environment_id, b.allowed_keys,
-       b.allowed_ops, c.status AS connection_status
+       b.allowed_ops, r.target_provider_type, r.provider_connection_id,
+       s.provider_connection_id AS bound_connection_id, s.cluster_name AS bound_cluster,
+       c.status AS connection_status
 FROM access_requests AS r
+JOIN local_users AS u ON u.id = r.requester_id
 LEFT JOIN projects AS p ON p.id = r.project_id
 LEFT JOIN environments AS e ON e.id = r.environment_id
 LEFT JOIN project_secrets AS b ON b.project_id = r.project_id AND b.secret_id = r.secret_id
+LEFT JOIN secrets AS s ON s.id = b.secret_id
 LEFT JOIN provider_connections AS c ON c.id = r.provider_connection_id
 WHERE r.id = :request_id;
 

@@ -14,6 +14,15 @@ WHERE type = :type AND status = 'active'
 ORDER BY id
 LIMIT 2;
 
+-- name: connection_list_of_type :many
+-- Returns up to two connections of a type that lead to the cluster, or anywhere where none is asked
+-- for, in whatever state they are.
+SELECT id FROM provider_connections
+WHERE type = :type
+  AND (:cluster_name IS NULL OR coalesce(cluster_name, '') IN ('', :cluster_name))
+ORDER BY id
+LIMIT 2;
+
 -- name: connection_list :many
 -- Returns a page of provider connections, newest first.
 SELECT id, name, type, auth_method, scope, status, cluster_name, description, created_at,

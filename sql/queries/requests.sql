@@ -28,7 +28,7 @@ SELECT r.id, r.requester_id, r.type, r.justification, r.status, r.workflow_id,
        r.snap_wrap_ttl_approved_seconds, r.snap_wrap_ttl_claimed_seconds, r.reject_reason,
        r.failure_reason, r.job_id, r.expires_at, r.execute_before_at, r.decided_at, r.finished_at,
        r.created_at, r.updated_at, p.team_id, p.name AS project_name, e.name AS environment_name,
-       e.kind AS environment_kind, k.name AS workflow_name, u.email AS requester_email,
+       r.snap_environment_kind AS environment_kind, k.name AS workflow_name, u.email AS requester_email,
        u.display_name AS requester_name,
        (SELECT count(*) FROM approvals AS v
         WHERE v.request_id = r.id AND v.decision = 'approve') AS approvals_count,
@@ -48,14 +48,15 @@ INSERT INTO access_requests (id, requester_id, type, justification, status, work
     cluster_name, target_provider_type, target_provider_config, target_secret_ref, target_keys,
     target_scope, snap_min_approvers, snap_allow_self_approval, snap_approver_role_id,
     snap_requires_security_approval, snap_wrap_ttl_created_seconds, snap_wrap_ttl_approved_seconds,
-    snap_wrap_ttl_claimed_seconds, snap_request_ttl_seconds, expires_at, created_at, updated_at)
+    snap_wrap_ttl_claimed_seconds, snap_request_ttl_seconds, snap_environment_kind, expires_at,
+    created_at, updated_at)
 VALUES (:id, :requester_id, :type, :justification, 'pending', :workflow_id,
     :matched_policy_rule_id, :project_id, :environment_id, :secret_id, :provider_connection_id,
     :cluster_name, :target_provider_type, :target_provider_config, :target_secret_ref, :target_keys,
     :target_scope, :snap_min_approvers, :snap_allow_self_approval, :snap_approver_role_id,
     :snap_requires_security_approval, :snap_wrap_ttl_created_seconds,
     :snap_wrap_ttl_approved_seconds, :snap_wrap_ttl_claimed_seconds, :snap_request_ttl_seconds,
-    :expires_at, :now, :now);
+    :snap_environment_kind, :expires_at, :now, :now);
 
 -- name: request_approve :count
 -- Moves a pending, unexpired request to approved; 0 when it is not pending any more.
@@ -98,11 +99,18 @@ GROUP BY type, status
 LIMIT 100;
 
 -- name: request_list_latest :many
--- Returns the newest requests with the facts that rules look at.
-SELECT r.id, r.type, r.status, r.workflow_id, r.matched_policy_rule_id, r.snap_min_approvers,
-       r.project_id, r.environment_id, r.target_provider_type, r.target_provider_config,
-       r.target_secret_ref, r.created_at, e.name AS environment_name, e.kind AS environment_kind
+-- Returns the newest requests with the facts that rules look at and what people know them by. Rules
+-- for an environment weaker than the request's own kind are not for it.
+SELECT r.id, r.requester_id, r.type, r.status, r.workflow_id, r.matched_policy_rule_id,
+       r.snap_min_approvers, r.project_id, r.environment_id,
+       CASE WHEN e.kind = r.snap_environment_kind THEN r.environment_id END AS rule_environment_id,
+       r.target_provider_type, r.target_provider_config,
+       r.target_secret_ref, r.cluster_name, r.created_at, e.name AS environment_name,
+       r.snap_environment_kind AS environment_kind, p.name AS project_name, p.team_id,
+       u.email AS requester_email
 FROM access_requests AS r
+JOIN local_users AS u ON u.id = r.requester_id
+LEFT JOIN projects AS p ON p.id = r.project_id
 LEFT JOIN environments AS e ON e.id = r.environment_id
 ORDER BY r.created_at DESC, r.id DESC
 LIMIT :limit;

@@ -195,6 +195,8 @@ class Model:
     bindings: list[Binding] = field(default_factory=list)
     grants: list[Grant] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
+    #: Secrets that have served production: nothing here makes one less again.
+    production: set[Secret] = field(default_factory=set)
 
     # What counts for whom.
 
@@ -290,6 +292,34 @@ class Model:
         return not role or any(
             g.role.name == role and covers(g.scope, request.thing()) for g in approving
         )
+
+    def has_production(self, project: Project) -> bool:
+        live = [e for e in self.environments if e.project is project and not e.deleted]
+        return any(e.kind == "prod" for e in live)
+
+    def is_bound(self, binding: Binding) -> None:
+        """Keep the binding; production sticks to what it lets production reach."""
+        self.bindings.append(binding)
+        env, project = binding.environment, binding.project
+        if env.kind == "prod" if env else self.has_production(project):
+            self.production.add(binding.secret)
+
+    def is_there(self, environment: Environment) -> None:
+        """Keep the environment; production sticks to what is bound to every one of its project."""
+        self.environments.append(environment)
+        if environment.kind == "prod":
+            here = [b for b in self.bindings if b.project is environment.project]
+            self.production.update(b.secret for b in here if b.environment is None)
+
+    def kind_of(self, request: Request) -> str | None:
+        """Return the kind by which the rules choose."""
+        if request.secret in self.production:
+            return "prod"
+        return request.environment.kind if request.environment else None
+
+    def counting(self, request: Request) -> list[Person]:
+        """Return whose votes for a pending request count now."""
+        return [who for who in request.votes if self.decides(who, request)]
 
     def actions(self, who: Person, request: Request) -> list[str]:
         if not request.open_at(self.now):

@@ -150,17 +150,17 @@ class PowerSteps(Steps):
         means_nothing = environment is not None and (
             environment.deleted or project not in (None, environment.project)
         )
-        if means_nothing and self.model.may(who, "user_role.edit", {}):
-            return governance.InvalidScopeError
-        # Elsewhere what is not there and what is somebody else's look the same, and so does a
-        # project named together with a team that is not its own.
+        # A project named together with a team that is not above it.
         wide = widest(scope)
         split = "project_id" in wide and not covers(
             only(scope, ("team_id",)), inside(wide["project_id"])
         )
-        everywhere = self.model.may(who, "user_role.edit", {})
+        means_nothing = means_nothing or split
+        if self.model.may(who, "user_role.edit", {}):
+            return governance.InvalidScopeError if means_nothing else None
+        # Elsewhere what is not there and what is somebody else's look the same.
         gives = self.model.gives(who, scope) and not means_nothing
-        return None if everywhere or (gives and not split) else PermissionDeniedError
+        return None if gives else PermissionDeniedError
 
     def extend(self, who: Person, grant: Grant, ends: datetime | None) -> Step:
         before = grant.ends

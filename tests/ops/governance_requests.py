@@ -50,12 +50,17 @@ class RequestSteps(Steps):
             environment=environment and environment.name,
             provider_connection_id=secret.connection,
         )
+
+        def then(found: Any) -> None:
+            assert found.row["environment_kind"] == self.model.kind_of(asked)
+            self.model.requests.append(asked)
+
         return self._step(
             who,
             "POST /requests/read",
             submissions.submit,
             lambda: self._unasked(asked, project),
-            lambda _: self.model.requests.append(asked),
+            then,
             draft=draft,
             new_wraps=[],
         )
@@ -67,10 +72,7 @@ class RequestSteps(Steps):
         elsewhere = asked.environment is not None and (
             asked.environment.deleted or asked.environment.project is not project
         )
-        production = any(
-            e.project is project and e.kind == "prod" and not e.deleted
-            for e in self.model.environments
-        )
+        production = self.model.has_production(project)
         return first(
             lambda: None if self._reaches(who, project) and project.status == "active" else out,
             lambda: errors.EnvironmentNotInProjectError if elsewhere else None,
@@ -98,7 +100,7 @@ class RequestSteps(Steps):
     def approve(self, who: Person, request: Request) -> Step:
         def then(_: Any) -> None:
             request.votes[who] = "approve"
-            if len(request.votes) >= request.secret.flow.quorum:
+            if len(self.model.counting(request)) >= request.secret.flow.quorum:
                 request.status = "approved"
 
         return self._step(
@@ -156,9 +158,10 @@ class RequestSteps(Steps):
         return errors.AlreadyVotedError if who in request.votes else None
 
     def _withdrawn(self, request: Request) -> Refusal:
-        """Nothing is approved on ground that is gone."""
-        if request.project is None:
-            return None
-        if request.project.status != "active":
+        """Nothing is approved on ground that is gone, nor for who could not ask for it now."""
+        if request.project is not None and request.project.status != "active":
             return tenancy.ProjectArchivedError
-        return None if self._stands(request) else tenancy.BindingRevokedError
+        if request.project is not None and not self._stands(request):
+            return tenancy.BindingRevokedError
+        asks = self.model.may(request.requester, "secret.request", request.thing())
+        return None if asks else errors.RequesterLostRightError

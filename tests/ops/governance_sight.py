@@ -8,7 +8,17 @@ from typing import Any
 
 from sb.db.engine import Transaction
 from sb.errors import SbError
-from sb.ops import bindings, environments, grants, projects, requests, roles, secrets, teams, users
+from sb.ops import (
+    bindings,
+    environments,
+    grant_lists,
+    projects,
+    requests,
+    roles,
+    secrets,
+    teams,
+    users,
+)
 from sb.ops.callers import Caller
 from tests.ops import rows
 from tests.ops.governance_model import Model, Person
@@ -51,8 +61,10 @@ def shown(tx: Transaction, *, caller: Caller, model: Model, now: datetime) -> Si
             _ids(secrets.list_secrets(tx, **who, filters=secrets.Filters(project_id=project.id)))
             for project in model.projects[:2]
         ],
-        "grants": _ids(grants.list_grants(tx, **timed, filters=grants.Filters())),
-        "own grants": _ids(grants.list_of_user(tx, **timed, user_id=caller.user_id, active=None)),
+        "grants": _ids(grant_lists.list_grants(tx, **timed, filters=grant_lists.Filters())),
+        "own grants": _ids(
+            grant_lists.list_of_user(tx, **timed, user_id=caller.user_id, active=None)
+        ),
         "roles": _ids(row for row in roles.list_roles(tx, **who) if row["id"] in known),
     }
 
@@ -65,13 +77,29 @@ def looks(tx: Transaction, *, caller: Caller, model: Model, now: datetime) -> Si
 
     return {
         "requests": found(model.requests, requests.show, "request_id", now=now),
+        "votes": _votes(tx, caller=caller, model=model, now=now),
         "teams": found(model.teams, teams.show, "team_id"),
         "projects": found(model.projects, projects.show, "project_id"),
         "environments": found(model.environments, environments.show, "environment_id"),
         "secrets": found(model.secrets, secrets.show, "secret_id"),
-        "grants": found(model.grants, grants.find, "grant_id"),
+        "grants": found(model.grants, grant_lists.find, "grant_id"),
         "roles": found(model.roles, roles.find, "role_id"),
     }
+
+
+def _votes(tx: Transaction, *, caller: Caller, model: Model, now: datetime) -> list[Any]:
+    """Return what the caller is shown of the votes on requests that wait for more."""
+    waiting = [request for request in model.requests if request.status == "pending"]
+    args = [{"caller": caller, "request_id": request.id, "now": now} for request in waiting]
+    shown = [requests.show(tx, **one) for one in args if _finds(requests.show, tx, **one)]
+    return sorted(
+        (
+            seen.row["id"],
+            seen.row["approvals_count"],
+            *sorted((vote["approver_id"], vote["counts"]) for vote in seen.votes),
+        )
+        for seen in shown
+    )
 
 
 def _finds(look: Callable[..., Any], tx: Transaction, caller: Caller, **args: Any) -> bool:
@@ -134,6 +162,15 @@ def expected_looks(model: Model, who: Person) -> Sight:
     """Return what the model says this person finds by asking for it."""
     return {
         "requests": _seen(model.requests, lambda r: model.sees_request(who, r)),
+        "votes": sorted(
+            (
+                r.id,
+                len(model.counting(r)),
+                *sorted((voter.id, voter in model.counting(r)) for voter in r.votes),
+            )
+            for r in model.requests
+            if r.status == "pending" and model.sees_request(who, r)
+        ),
         "teams": _seen(model.teams, lambda team: model.sees_team(who, team)),
         "projects": _seen(model.projects, lambda project: model.sees_project(who, project)),
         "environments": _seen(model.environments, lambda e: model.sees_environment(who, e)),

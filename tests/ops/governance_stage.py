@@ -17,7 +17,7 @@ from tests.ops.world import NOW, World
 LIFE = timedelta(days=14)
 FLOWS = {
     "app/": Flow(),
-    "pay/card": Flow(role="approver"),
+    "pay/card": Flow(quorum=2, role="approver"),
     "pay/own": Flow(quorum=2, own_vote=True),
 }
 #: Where they are, what they are called; the first two only differ in their cluster. Of the last one
@@ -135,6 +135,7 @@ def _put_back(tx: Transaction, *, roles: dict[str, tuple[str, ...]]) -> list[Rol
     rows.run(tx, "UPDATE teams SET parent_team_id = NULL")
     for table in TABLES:
         rows.run(tx, f"DELETE FROM {table}")
+    rows.run(tx, "UPDATE secrets SET became_prod_at = NULL")
     return [_role(tx, name, permissions) for name, permissions in roles.items()]
 
 

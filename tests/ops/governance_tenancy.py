@@ -14,11 +14,14 @@ from tests.ops.governance_model import (
     Environment,
     Person,
     Project,
+    Scope,
     Secret,
     Team,
+    Thing,
     covers,
     inside,
     only,
+    widest,
 )
 from tests.ops.governance_steps import Refusal, Step, Steps, first
 
@@ -56,7 +59,9 @@ class TenancySteps(Steps):
                 return None
             circle = parent is not None and team in parent.line()
             refused = self._under(who, parent, "team.edit", governance.OutOfScopeTeamError)
-            return refused or (tenancy.TeamCycleError if circle else None)
+            if refused or circle:
+                return refused or tenancy.TeamCycleError
+            return self._gains(who, {"team_id": team}, parent)
 
         def then(_: Any) -> None:
             team.parent = parent
@@ -155,6 +160,29 @@ class TenancySteps(Steps):
         refused = self._take_team(who, team, permission)
         return refused or (None if team.status == "active" else tenancy.TeamArchivedError)
 
+    def _gains(self, who: Person, moved: Thing, to: Team | None) -> Refusal:
+        """Nobody holds more over what they have moved than they held over it before."""
+        for grant in self.model.powers(who):
+            part = self._part(grant.scope, moved)
+            if "team_id" not in grant.scope or part is None:
+                continue
+            there = covers(grant.scope, part | {"team_id": to})
+            if there and self.model.lacks(who, grant.role.permissions, part, grant.ends):
+                return governance.EscalationError
+        return None
+
+    @staticmethod
+    def _part(scope: Scope, moved: Thing) -> Thing | None:
+        """Of what is moved, what the scope is about beside its team; None if that is elsewhere."""
+        rest = widest({key: named for key, named in scope.items() if key != "team_id"})
+        project = rest.get("project_id")
+        if project is None:
+            return {**moved, "environment_id": None} | rest
+        if "project_id" in moved:
+            return rest if project is moved["project_id"] else None
+        below = project.team is not None and moved["team_id"] in project.team.line()
+        return rest if below else None
+
     # Projects.
 
     def create_project(self, who: Person, team: Team | None, name: str) -> Step:
@@ -197,6 +225,7 @@ class TenancySteps(Steps):
                 lambda: self._find(who, project),
                 place,
                 lambda: self._take(who, project, "project.edit"),
+                lambda: self._gains(who, inside(project), team),
             ),
             then,
             project_id=project.id,
@@ -233,7 +262,7 @@ class TenancySteps(Steps):
     def create_environment(self, who: Person, project: Project, name: str, kind: str) -> Step:
         def then(found: Any) -> None:
             made = Environment(id=found["id"], name=name, project=project, kind=kind)
-            self.model.environments.append(made)
+            self.model.is_there(made)
 
         return self._step(
             who,
@@ -305,7 +334,7 @@ class TenancySteps(Steps):
                 lambda: self._not_foreign(who, wanted),
                 bound,
             ),
-            lambda _: self.model.bindings.append(wanted),
+            lambda _: self.model.is_bound(wanted),
             project_id=project.id,
             secret=secret.id,
             limits=bindings.Limits(environment_id=environment and environment.id),

@@ -61,6 +61,7 @@ def _alone(model: Model, w: Walker) -> Iterator[Step]:
     root, other = model.people[0], model.people[1]
     yield w.grant(root, other, _role(model, "admin"), {}, None)
     yield w.disable(root, other)
+    yield w.extend(root, model.grants[0], model.now + timedelta(hours=1))
     yield w.revoke(root, model.grants[0])
 
 
@@ -113,7 +114,6 @@ def _near_scopes(model: Model) -> list[Scope]:
         {**there, "cluster": "west"},
         {"environment_id": model.environments[1]},
         {"team_id": model.teams[3]},
-        {"team_id": model.teams[3], "environment_id": model.environments[0]},
         {"team_id": model.teams[3], "cluster": "east"},
         {"team_id": model.teams[0], "cluster": "west"},
         {"team_id": model.teams[0], "secret_ref_prefix": "pay/"},
@@ -160,6 +160,119 @@ def _foreign(model: Model, w: Walker) -> Iterator[Step]:
     yield w.bind(binder, own, secret, None)
 
 
+def _unable_to_ask(model: Model, w: Walker) -> Iterator[Step]:
+    """Whoever asked loses the right, or the account, before the approval; and gets it back."""
+    root, asking, developer = model.people[0], model.people[1], _role(model, "developer")
+    for project, place in ((model.projects[0], model.environments[0]), (None, None)):
+        yield w.grant(root, asking, developer, {}, None)
+        given = model.grants[-1]
+        yield w.submit(asking, model.secrets[0], project, place)
+        yield w.revoke(root, given)
+        yield w.approve(root, model.requests[-1])
+        # Over another project, over part of what is asked: none of it is the right to ask for this.
+        yield w.grant(root, asking, developer, {"project_id": model.projects[1]}, None)
+        yield w.approve(root, model.requests[-1])
+        yield w.grant(root, asking, developer, {}, None)
+        yield w.disable(root, asking)
+        yield w.approve(root, model.requests[-1])
+        yield w.enable(root, asking)
+        yield w.approve(root, model.requests[-1])
+
+
+def _unable_to_vote(model: Model, w: Walker) -> Iterator[Step]:
+    """Voters lose the right, the role or the account before the quorum; and get it back."""
+    root, asking, first, second = model.people[:4]
+    approver, giver = _role(model, "approver"), _role(model, "giver")
+    there: Scope = {"project_id": model.projects[1]}
+    yield w.grant(root, asking, _role(model, "developer"), {}, None)
+    for person in (first, second):
+        yield w.grant(root, person, approver, there, None)
+    given = model.grants[-2]
+    yield w.submit(asking, model.secrets[3], model.projects[1], model.environments[2])
+    yield w.approve(first, model.requests[-1])
+    yield w.revoke(root, given)
+    yield w.approve(root, model.requests[-1])
+    # Two could vote for it again, and nobody has done so since.
+    yield w.grant(root, first, giver, there, None)
+    yield w.approve(first, model.requests[-1])
+    yield w.disable(root, first)
+    yield w.approve(second, model.requests[-1])
+    yield w.submit(asking, model.secrets[3], model.projects[1], model.environments[2])
+    yield w.approve(second, model.requests[-1])
+    yield w.disable(root, second)
+    yield w.approve(root, model.requests[-1])
+    yield w.enable(root, first)
+    yield w.approve(first, model.requests[-1])
+
+
+def _unable_by_role(model: Model, w: Walker) -> Iterator[Step]:
+    """A voter loses the role that the request asks for, and may approve by another one."""
+    root, first, second = model.people[:3]
+    approver, anywhere = _role(model, "approver"), Scope()
+    yield w.grant(root, first, approver, anywhere, None)
+    given = model.grants[-1]
+    yield w.grant(root, second, approver, anywhere, None)
+    yield w.submit(root, model.secrets[2], model.projects[0], model.environments[1])
+    yield w.approve(first, model.requests[-1])
+    yield w.grant(root, first, _role(model, "giver"), anywhere, None)
+    yield w.revoke(root, given)
+    yield w.approve(second, model.requests[-1])
+    yield w.grant(root, first, approver, {"provider": "file"}, None)
+    yield w.grant(root, first, approver, {"provider": "vault"}, None)
+
+
+def _parted(model: Model, w: Walker) -> Iterator[Step]:
+    """A grant whose project is moved away from its team covers nothing until it is moved back."""
+    root, person, home = model.people[0], model.people[1], model.projects[0].team
+    there: Scope = {"team_id": model.teams[0], "environment_id": model.environments[0]}
+    yield w.grant(root, person, _role(model, "approver"), there, None)
+    parted = model.grants[-1]
+    yield w.move_project(root, model.projects[0], model.teams[3])
+    yield w.submit(root, model.secrets[0], model.projects[0], model.environments[0])
+    yield w.approve(person, model.requests[-1])
+    for scope in (there, {**there, "project_id": model.projects[0]}):
+        yield w.grant(root, model.people[2], _role(model, "approver"), scope, None)
+    yield w.extend(root, parted, model.now + timedelta(days=1))
+    yield w.move_project(root, model.projects[0], home)
+    yield w.approve(person, model.requests[-1])
+
+
+def _carried(model: Model, w: Walker) -> Iterator[Step]:
+    """Who looks after teams moves nothing to where they hold more over it than before."""
+    root, mover, approver = model.people[0], model.people[1], _role(model, "approver")
+    project, team, to = model.projects[0], model.teams[1], model.teams[3]
+    for place in (model.teams[0], to):
+        yield w.grant(root, mover, _role(model, "lead"), {"team_id": place}, None)
+    held: list[tuple[Scope, Scope]] = [
+        ({"team_id": to}, {"team_id": team}),
+        ({"team_id": to}, {"project_id": project}),
+        ({"team_id": to, "cluster": "east"}, {"cluster": "east"}),
+        ({"team_id": to, "secret_ref_prefix": "app/"}, {"secret_ref_prefix": "app/d"}),
+        ({"team_id": to, "environment_id": model.environments[2]}, {"provider": "file"}),
+    ]
+    for there, here in held:
+        yield w.grant(root, mover, approver, there, None)
+        gained = model.grants[-1]
+        for ends in (timedelta(hours=1), None):
+            yield from _moved(model, w)
+            yield w.grant(root, mover, approver, here, ends and model.now + ends)
+        yield from _moved(model, w)
+        for grant in [g for g in model.powers(mover) if g.role is approver]:
+            yield w.revoke(root, grant)
+        assert gained not in model.grants
+
+
+def _moved(model: Model, w: Walker) -> Iterator[Step]:
+    """Somebody tries to move a project and the team above it, and all is put back."""
+    root, mover, to = model.people[0], model.people[1], model.teams[3]
+    project, team = model.projects[0], model.teams[1]
+    home, above = project.team, team.parent
+    yield w.move_project(mover, project, to)
+    yield w.move_project(root, project, home)
+    yield w.move_team(mover, team, to)
+    yield w.move_team(root, team, above)
+
+
 def _plain(model: Model, w: Walker) -> Iterator[Step]:
     """Nothing else happens."""
     yield w.describe_team(model.people[0], model.teams[0], w.new_name())
@@ -176,5 +289,10 @@ TWISTS: list[Twist] = [
     _near,
     _giving,
     _foreign,
+    _parted,
+    _carried,
+    _unable_to_ask,
+    _unable_to_vote,
+    _unable_by_role,
     _plain,
 ]

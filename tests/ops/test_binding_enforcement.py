@@ -66,6 +66,22 @@ class Ground:
         # Open requests keep their environment from being deleted; a race may still do it.
         self.world.write("UPDATE environments SET deleted_at = :t WHERE id = :e", t=NOW, e=self.env)
 
+    def doubtful(self) -> None:
+        # Bound before there were connections; the one it was led by is not the only one any more.
+        self.unpinned()
+        self.world.connection(cluster="east")
+
+    def resting(self) -> None:
+        # Which of two connections is disabled must not say where a binding leads.
+        self.doubtful()
+        self.world.write(
+            "UPDATE provider_connections SET status = 'disabled' WHERE id > :id",
+            id=self.tenancy.west,
+        )
+
+    def unpinned(self) -> None:
+        self.world.write("UPDATE secrets SET provider_connection_id = NULL")
+
     def disabled(self) -> None:
         self.world.write(
             "UPDATE provider_connections SET status = 'disabled' WHERE id = :id",
@@ -81,9 +97,21 @@ WITHDRAWN: list[tuple[Take, type[SbError]]] = [
     (Ground.moved, BindingRevokedError),
     (Ground.archived, ProjectArchivedError),
     (Ground.emptied, EnvironmentDeletedError),
+    (Ground.doubtful, BindingRevokedError),
+    (Ground.resting, BindingRevokedError),
     (Ground.disabled, ConnectionDisabledError),
 ]
-NAMES = ["unbound", "keys", "ops", "environment", "archived", "deleted", "disabled"]
+NAMES = [
+    "unbound",
+    "keys",
+    "ops",
+    "environment",
+    "archived",
+    "deleted",
+    "doubtful",
+    "resting",
+    "disabled",
+]
 every_way = pytest.mark.parametrize(("take", "error"), WITHDRAWN, ids=NAMES)
 
 
@@ -199,6 +227,29 @@ def test_the_requester_reveals_nothing_that_was_taken_back(
     asks = ("wrap.retrieve", f"request:{request_id}", error.code)
     who = ground.tenancy.developer
     refused(world, error, world.find, who, request_id, wrap_id, asks=asks, about=request_id)
+
+
+def test_a_binding_without_a_connection_stands_while_one_leads_there(
+    world: World, ground: Ground
+) -> None:
+    ground.unpinned()
+    request_id = ground.approved()
+    held = world.held(ground.agent)
+    # Neither another cluster's nor another provider's leads there.
+    world.connection("vault", cluster="east")
+    world.connection(cluster="west")
+    wrap_id = world.post(ground.agent, held, "USER")
+    world.finish(ground.agent, held)
+    assert world.reveal(ground.tenancy.developer, request_id, wrap_id)
+
+
+def test_a_request_by_a_connection_its_binding_does_not_name_is_refused(
+    world: World, ground: Ground
+) -> None:
+    request_id = ground.submit()
+    world.write("UPDATE access_requests SET provider_connection_id = :c", c=ground.tenancy.west)
+    with pytest.raises(BindingRevokedError):
+        world.approve(ground.tenancy.approver, request_id)
 
 
 def test_a_key_that_stayed_allowed_is_posted_after_others_went(

@@ -126,6 +126,34 @@ def test_bind_finds_the_one_connection_of_a_cluster_among_many(
     assert row["provider_connection_id"] == west
 
 
+def test_a_connection_of_another_cluster_is_refused_as_one_that_is_not(
+    world: World, near: Neighbours
+) -> None:
+    west, resting = world.connection(cluster="west"), world.connection(cluster="west")
+    world.write("UPDATE provider_connections SET status = 'disabled' WHERE id = :id", id=resting)
+    narrow = world.person("n", "head", {"team_id": near.mine, "cluster": "east"})
+    for cluster in (None, "east", "west"):
+        for connection in (west, resting, world.connection("vault", cluster="west"), MISSING):
+            there = place("x/y", provider_connection_id=connection, cluster_name=cluster)
+            error = world.refuse(
+                OutOfScopeProjectError,
+                bindings.create,
+                caller=narrow,
+                project_id=near.project,
+                secret=there,
+                limits=bindings.Limits(),
+                now=NOW,
+            )
+            told = (error.details, error.audit and error.audit.metadata)
+            assert told == ({}, {"error_kind": "out_of_scope_project", "permission": "secret.bind"})
+    # Whoever binds on every cluster is told, and so is everybody of what is in their scope.
+    with pytest.raises(ConnectionNotFoundError):
+        near.estate.bind(near.project, place("x/y", provider_connection_id=MISSING), near.head)
+    world.write("UPDATE provider_connections SET status = 'disabled'")
+    with pytest.raises(ConnectionDisabledError):
+        near.estate.bind(near.project, place("x/y", provider_connection_id=near.connection), narrow)
+
+
 @pytest.mark.parametrize(
     "ref", ["/app/db", "app/db/", "app//db", "app/./db", "app/../db", " app/db", "app/db\n", ".."]
 )

@@ -181,6 +181,35 @@ def test_explain_decides_and_refuses_what_submit_does(world: World, tenancy: Ten
     assert len(workflows) >= 4
 
 
+def test_explain_sees_production_in_a_secret_as_submit_does(world: World, tenancy: Tenancy) -> None:
+    dev = tenancy.ids["environment_id:own"]
+    secret_id = tenancy.bind("app/dev", tenancy.east, "east", ops=["read"], environment_id=dev)
+    quick = world.rule({"environment_kind": "non_prod"}, auto_approve=True, min_approvers=0)
+    strict = world.rule({"environment_kind": "prod"}, min_approvers=2)
+    approver = world.person("approver", "approver")
+    facts = {
+        **tenancy.target,
+        "type": "read",
+        "target_provider_type": "file",
+        "target_secret_ref": "app/dev",
+        "target_keys": [],
+        "target_provider_config": {},
+        "provider_connection_id": None,
+    }
+
+    def told() -> set[Any]:
+        found = {
+            submitted(world, tenancy.developer, facts),
+            explained(world, tenancy.developer, facts),
+            explained(world, approver, facts),
+        }
+        return {decided and decided[1] for _, decided in found}
+
+    assert told() == {quick}
+    world.write("UPDATE secrets SET became_prod_at = :t WHERE id = :s", t=NOW, s=secret_id)
+    assert told() == {strict}
+
+
 def test_submit_follows_one_rule_however_the_prefix_is_written(
     world: World, tenancy: Tenancy
 ) -> None:
@@ -204,7 +233,11 @@ def test_simulate_matches_a_request_by_its_whole_path(world: World, tenancy: Ten
         rule = {"selector": {"secret_ref_prefix": prefix}, "workflow_id": workflow}
         proposal = policy_simulation.Proposal(changes=rule)
         found: policy_simulation.Simulation = world.db.read_sync(
-            policy_simulation.simulate, proposal=proposal, limit=10, now=at(days=1)
+            policy_simulation.simulate,
+            caller=tenancy.approver,
+            proposal=proposal,
+            limit=10,
+            now=at(days=1),
         )
         return [one.request["id"] for one in found.differences]
 

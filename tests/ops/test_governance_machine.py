@@ -55,6 +55,7 @@ MET = {
     ("approvals.approve", "OutOfScopeProjectError"),
     ("approvals.approve", "SelfApprovalForbiddenError"),
     ("approvals.approve", "ApproverRoleRequiredError"),
+    ("approvals.approve", "RequesterLostRightError"),
     *(("grants.create", f"{met}Error") for met in ("Escalation", "GrantExists")),
     ("grants.update", "LastAdminError"),
     ("grants.revoke", "GrantNotFoundError"),

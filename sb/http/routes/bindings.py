@@ -1,4 +1,4 @@
-"""Routes of the catalogue of secrets, and of the bindings through which projects reach them."""
+"""Routes of the bindings through which projects reach secrets."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pydantic import Field
 from sb.clock import utc_now
 from sb.db.engine import Transaction
 from sb.errors import InvalidInputError
-from sb.http.bodies import Body, Query, Text
+from sb.http.bodies import Body, Query
 from sb.http.declare import Call, Reply, Session, route
 from sb.http.idempotency import run_creating
 from sb.http.pages import Page, next_link
+from sb.http.refs import SecretRef
 from sb.http.routes.requests import MAX_KEYS, IdText, KeyName, ProviderType
+from sb.http.routes.secrets import BoundSecret, ClusterName
 from sb.ops import bindings, secrets, tenancy_errors
 from sb.ops import errors as refusals
 
 Operation = Literal["read", "patch", "discover"]
 Operations = Annotated[list[Operation], Field(min_length=1, max_length=3)]
 Keys = Annotated[list[KeyName], Field(min_length=1, max_length=MAX_KEYS)]
-SecretRef = Annotated[Text, Field(min_length=1, max_length=1024)]
-ClusterName = Annotated[Text, Field(min_length=1, max_length=255)]
 
 
 class CreateBinding(Body):
@@ -51,16 +51,6 @@ class UpdateBinding(Body):
     environment_id: IdText | None = None
 
 
-class BoundSecret(Body):
-    id: str
-    cluster_name: str
-    provider_type: str
-    secret_ref: str
-    provider_connection_id: str | None
-    status: str
-    labels: dict[str, Any]
-
-
 class BindingDetail(Body):
     project_id: str
     secret_id: str
@@ -73,21 +63,8 @@ class BindingDetail(Body):
     secret: BoundSecret
 
 
-class SecretDetail(BoundSecret):
-    first_seen_at: datetime
-    last_seen_at: datetime
-
-
 class ListBindings(Page, Query):
     environment_id: IdText | None = None
-
-
-class ListSecrets(Page, Query):
-    cluster_name: ClusterName | None = None
-    provider: ProviderType | None = None
-    status: Literal["present", "missing"] | None = None
-    ref_prefix: SecretRef | None = None
-    project_id: IdText | None = None
 
 
 CHANGE_ERRORS = (
@@ -248,48 +225,6 @@ async def delete_binding(call: Call[Any]) -> Reply:
     return Reply(None)
 
 
-@route(
-    "GET",
-    "/secrets",
-    access=Session("secret.list"),
-    query=ListSecrets,
-    returns=list[SecretDetail],
-    summary="List the secrets in your scope, newest first; never a value",
-)
-async def list_secrets(call: Call[Any]) -> Reply:
-    query: ListSecrets = call.query
-    rows = await call.state.db.read(
-        secrets.list_secrets,
-        caller=call.person,
-        filters=secrets.Filters(
-            cluster_name=query.cluster_name,
-            provider_type=query.provider,
-            status=query.status,
-            ref_prefix=query.ref_prefix,
-            project_id=query.project_id,
-        ),
-        before=query.before,
-        limit=query.limit,
-    )
-    last = (rows[-1]["first_seen_at"], rows[-1]["id"]) if rows else None
-    return Reply([_secret(row) for row in rows], headers=next_link(call, query, rows, last))
-
-
-@route(
-    "GET",
-    "/secrets/<id:secret_id>",
-    access=Session("secret.list"),
-    returns=SecretDetail,
-    errors=(tenancy_errors.SecretNotFoundError,),
-    summary="Show what is known of a secret; never its value",
-)
-async def show_secret(call: Call[Any]) -> Reply:
-    row = await call.state.db.read(
-        secrets.show, caller=call.person, secret_id=call.ids["secret_id"]
-    )
-    return Reply(_secret(row))
-
-
 def _binding(row: Mapping[str, Any]) -> BindingDetail:
     names = set(BindingDetail.model_fields) - {"secret"}
     secret = {name: row[name] for name in set(BoundSecret.model_fields) - {"id"}}
@@ -297,7 +232,3 @@ def _binding(row: Mapping[str, Any]) -> BindingDetail:
         **{name: row[name] for name in names},
         secret=BoundSecret(id=row["secret_id"], **secret),
     )
-
-
-def _secret(row: Mapping[str, Any]) -> SecretDetail:
-    return SecretDetail(**{name: row[name] for name in SecretDetail.model_fields})

@@ -87,7 +87,7 @@ SELECT r.id, r.requester_id, r.type, r.justification, r.status, r.workflow_id,
        r.snap_wrap_ttl_approved_seconds, r.snap_wrap_ttl_claimed_seconds, r.reject_reason,
        r.failure_reason, r.job_id, r.expires_at, r.execute_before_at, r.decided_at, r.finished_at,
        r.created_at, r.updated_at, r.team_id, p.name AS project_name, e.name AS environment_name,
-       e.kind AS environment_kind, k.name AS workflow_name, u.email AS requester_email,
+       r.snap_environment_kind AS environment_kind, k.name AS workflow_name, u.email AS requester_email,
        u.display_name AS requester_name,
        (SELECT count(*) FROM approvals AS v
         WHERE v.request_id = r.id AND v.decision = 'approve') AS approvals_count,
