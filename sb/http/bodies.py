@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, NoReturn, Self, TypeVar
+from typing import Annotated, Any, NoReturn, Self, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -62,7 +62,7 @@ class Body(BaseModel):
 
 
 class Query(BaseModel):
-    """Query parameters; unknown ones are ignored, a known one may be given once.
+    """Query parameters; unknown ones are ignored, a known one may be given once, lists excepted.
 
     So the caller's identity named in a query (`user_id` and the like) changes nothing.
     """
@@ -98,14 +98,15 @@ def parse_body(model: type[M], raw: bytes, *, content_type: str | None, optional
 
 def parse_query(model: type[M], found: Mapping[str, list[str]]) -> M:
     """Return the query parameters as the model, or refuse them naming every bad one."""
-    values: dict[str, str] = {}
-    for name in model.model_fields:
+    values: dict[str, str | list[str]] = {}
+    for name, field in model.model_fields.items():
         given = found.get(name, [])
-        if len(given) > 1:
+        several = get_origin(field.annotation) is list
+        if len(given) > 1 and not several:
             raise InvalidInputError(fields=[{"field": name, "reason": "given more than once"}])
         if given:
-            _check_texts(given[0], depth=0)
-            values[name] = given[0]
+            _check_texts(given, depth=0)
+            values[name] = given if several else given[0]
     try:
         return model.model_validate(values)
     except ValidationError as problem:

@@ -57,11 +57,12 @@ def next_link(
     if last is None or len(rows) < (limit or query.limit):
         return {}
     params = {
-        name: value.isoformat() if isinstance(value, datetime) else str(value)
+        name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in query.model_dump(exclude_none=True, exclude_defaults=True).items()
         if name != "cursor"
     }
-    target = f"{call.path}?{urlencode({**params, 'cursor': _encode(*last)})}"
+    params["cursor"] = _encode(*last)
+    target = f"{call.path}?{urlencode(params, doseq=True)}"
     return {"Link": f'<{target}>; rel="next"'}
 
 

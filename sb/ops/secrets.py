@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sb.auth.access import visibility
+from sb.auth.access import Visibility, visibility
 from sb.db.engine import Transaction
 from sb.errors import InvalidInputError
 from sb.ids import new_id
-from sb.ops import audit, targets
+from sb.ops import arrays, audit, targets
 from sb.ops.callers import Caller
 from sb.ops.errors import OutOfScopeProjectError
 from sb.ops.tenancy_errors import SecretNotFoundError
@@ -38,6 +38,8 @@ class Filters:
     status: str | None = None
     ref_prefix: str | None = None
     project_id: str | None = None
+    #: Pairs of name and value, all of which the secret has.
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 def show(
@@ -49,20 +51,7 @@ def show(
 ) -> Mapping[str, Any]:
     """Return the secret's metadata if one of the permissions covers it, or refuse as not found."""
     seen = visibility(caller.grants, permissions)
-    rows = tx.many(
-        "secret_list",
-        id=secret_id,
-        everything=seen.everything,
-        scopes=seen.scopes,
-        cluster_name=None,
-        provider_type=None,
-        status=None,
-        ref_prefix=None,
-        project_id=None,
-        before_at=None,
-        before_id=None,
-        limit=1,
-    )
+    rows = _list(tx, seen, filters=Filters(), secret_id=secret_id, before=None, limit=1)
     if not rows:
         raise SecretNotFoundError
     return rows[0]
@@ -78,15 +67,32 @@ def list_secrets(
 ) -> list[Mapping[str, Any]]:
     """Return the metadata of up to `limit` secrets the caller may list, newest first."""
     seen = visibility(caller.grants, LISTED_BY)
+    return _list(tx, seen, filters=filters, secret_id=None, before=before, limit=limit)
+
+
+def _list(
+    tx: Transaction,
+    seen: Visibility,
+    *,
+    filters: Filters,
+    secret_id: str | None,
+    before: tuple[datetime, str] | None,
+    limit: int,
+) -> list[Mapping[str, Any]]:
+    labels = dict(filters.labels)
+    if len(labels) < len(set(filters.labels)):  # Nothing has two values of one label.
+        return []
     return tx.many(
         "secret_list",
-        id=None,
+        id=secret_id,
         everything=seen.everything,
-        scopes=seen.scopes,
+        **arrays.places([{}] if seen.everything else seen.scopes),
+        **arrays.whole(seen.scopes),
         cluster_name=filters.cluster_name,
         provider_type=filters.provider_type,
         status=filters.status,
         ref_prefix=filters.ref_prefix,
+        labels=labels or None,
         project_id=filters.project_id,
         before_at=before[0] if before else None,
         before_id=before[1] if before else None,

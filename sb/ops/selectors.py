@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NoReturn
 
 from sb.db.engine import Transaction
 from sb.errors import InvalidInputError
@@ -14,7 +14,7 @@ from sb.ops.governance_errors import (
     PolicySelectorMismatchError,
     ProdPolicyNotAllowedError,
 )
-from sb.ops.targets import PATH_PROVIDERS, ROUTING_KEYS
+from sb.ops.targets import LONG_REF, PATH_PROVIDERS, ROUTING_KEYS, fits_ref
 
 #: The values of keys that take one of a few, with the reason that refuses any other.
 ENUMS: Mapping[str, tuple[frozenset[str], str]] = {
@@ -22,8 +22,18 @@ ENUMS: Mapping[str, tuple[frozenset[str], str]] = {
     "operation": (frozenset({"read", "patch", "reveal"}), "operation_invalid"),
     "environment_kind": (frozenset({"non_prod", "prod"}), "env_kind_invalid"),
 }
-#: The longest value of each key that takes free text.
-LONGEST: Mapping[str, int] = {"environment": 255, "secret_ref_prefix": 1024}
+
+
+def fits_name(text: str) -> bool:
+    """Tell whether the text can be the name of an environment."""
+    return 0 < len(text) <= 255
+
+
+#: Which text each key takes that takes free text, and what is said of any other.
+TEXTS: Final[Mapping[str, tuple[Callable[[str], bool], str]]] = {
+    "environment": (fits_name, "must be text of 1 to 255 characters"),
+    "secret_ref_prefix": (fits_ref, LONG_REF),
+}
 #: What a team's rule leaves to the requests of its projects.
 UNPINNED_IN_TEAMS = ("project_id", "environment_id", "team_id")
 
@@ -127,8 +137,9 @@ def _checked_value(key: str, value: object) -> str:
                 raise _invalid(key, "not an id")
             return text.lower()
         case "environment" | "secret_ref_prefix":
-            if not 0 < len(text) <= LONGEST[key]:
-                raise _invalid(key, f"must be text of 1 to {LONGEST[key]} characters")
+            fits, reason = TEXTS[key]
+            if not fits(text):
+                raise _invalid(key, reason)
             return text
     raise _invalid(key, "there is no such selector key")
 
