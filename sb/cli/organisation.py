@@ -41,6 +41,23 @@ def read(text: str) -> Any:
     return json.loads(json.dumps(yaml.load(text, _Loader), default=_time))  # noqa: S506 # a SafeLoader
 
 
+class _Dumper(yaml.SafeDumper):
+    """Text that reads as it was: elsewhere than between double quotes a next-line is a space."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if "\x85" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def written(document: Any) -> str:
+    """Return the file that `read` takes back as the same document."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 def _time(value: object) -> str:
     if isinstance(value, date):
         return value.isoformat()
@@ -137,10 +154,7 @@ def _export(options: argparse.Namespace) -> int:
 def _write(http: httpx.Client, options: argparse.Namespace) -> int:
     found = remote.call(http, "GET", "/organisation/export")
     document = found["document"]
-    if options.json:
-        text = json.dumps(document) + "\n"
-    else:
-        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    text = json.dumps(document) + "\n" if options.json else written(document)
     for what in found["left_out"]:
         sys.stderr.write(shown(f"left out: {what}") + "\n")
     if options.output is None:

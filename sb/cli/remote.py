@@ -129,12 +129,19 @@ def _reasons(refusal: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {shown(place + item['reason'])}"
     for name, detail in refusal.items():
         if name not in TOLD:
-            text = ", ".join(map(str, detail)) if isinstance(detail, list) else str(detail)
+            text = ", ".join(map(_plain, detail)) if isinstance(detail, list) else str(detail)
             yield f"  {shown(f'{name}: {text}')}"
     if "permission" in refusal:
         yield f"  {_missing(refusal)}"
     if refusal["error"] == "password_change_required":
         yield "  `sb password` does that"
+
+
+def _plain(detail: object) -> str:
+    """Return one of several details in words: of what has fields, those that say something."""
+    if not isinstance(detail, Mapping):
+        return str(detail)
+    return " ".join(f"{key}={value!r}" for key, value in detail.items() if value is not None)
 
 
 def _missing(refusal: Mapping[str, Any]) -> str:

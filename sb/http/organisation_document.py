@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from sb.http.bodies import Body, MisplacedError, Text
 from sb.http.changes import Changes
-from sb.http.routes.bindings import ClusterName, Keys, Operations, SecretRef
+from sb.http.refs import SecretRef
+from sb.http.routes.bindings import Keys, Operations
 from sb.http.routes.environments import Kind, RiskLevel
 from sb.http.routes.grants import Moment, Reason
 from sb.http.routes.policies import Name as PolicyName
@@ -17,6 +18,7 @@ from sb.http.routes.policies import Priority, RevealTtl, Selector
 from sb.http.routes.requests import ProviderType
 from sb.http.routes.roles import Description as RoleDescription
 from sb.http.routes.roles import PermissionKeys, RoleName
+from sb.http.routes.secrets import ClusterName
 from sb.http.routes.teams import Description, Name, Status
 from sb.http.routes.workflows import Name as WorkflowName
 from sb.http.routes.workflows import WorkflowKnobs

@@ -49,6 +49,12 @@ class SelfApprovalForbiddenError(SbError):
     message = "The requester cannot decide on their own request; ask someone else."
 
 
+class RequesterLostRightError(SbError):
+    code = "requester_lost_right"
+    status = 409
+    message = "The person who asked may not ask for this any more."
+
+
 class AlreadyVotedError(SbError):
     code = "already_voted"
     status = 409

@@ -8,7 +8,7 @@ from sb.errors import SbError
 class InvalidScopeError(SbError):
     code = "invalid_scope"
     status = 400
-    message = "The scope has an unknown key, an empty value or names something that is not there."
+    message = "The scope has a bad key or value, names what is not there, or excludes itself."
 
 
 class EscalationError(SbError):
@@ -259,3 +259,9 @@ class GranteeDisabledError(SbError):
     code = "user_disabled"
     status = 400
     message = "The account is disabled; enable it before giving it a role."
+
+
+class ExportAmbiguousError(SbError):
+    code = "export_ambiguous"
+    status = 409
+    message = "Rules of one name at one place cannot be told apart in a document; rename them."

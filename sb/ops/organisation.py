@@ -52,6 +52,9 @@ def apply(
         for index, item in _ordered(section, document.get(section) or ()):
             with placed(f"{section}.{index}"):
                 one(work, item, f"{section}.{index}")
+    for at, item in work.later:
+        with placed(at):
+            organisation_powers.settle_workflow(work, item, at)
     # What is archived takes nothing new, so that comes when everything else is there.
     for section, archive in (("projects", _archive_project), ("teams", _archive_team)):
         for index, item in enumerate(document.get(section) or ()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,14 +10,17 @@ from typing import Any
 
 from sb.auth.permissions import SEED_ROLES
 from sb.db.engine import Transaction
-from sb.ops import audit, bindings, grants, teams, workflows
+from sb.ops import audit, bindings, grant_lists, scopes, teams, workflows
 from sb.ops.callers import Caller
+from sb.ops.governance_errors import ExportAmbiguousError
 from sb.ops.organisation import fingerprint, require_root
 from sb.ops.organisation_names import GoneError, Names, Row, everything, parted
 
 VERSION = 1
 RESOURCE = "organisation:export"
 _SEEDED = {role.name: role for role in SEED_ROLES}
+#: What a document knows a rule by.
+ANCHORED = ("project", "team", "name")
 _RULE_FACTS = (
     "priority",
     "enabled",
@@ -39,6 +43,7 @@ def export(tx: Transaction, *, caller: Caller, now: datetime) -> Export:
     """Return everything a document can name; ids, accounts and what has ended are not in it."""
     require_root(caller, resource=RESOURCE)
     names = Names.load(tx, caller=caller)
+    _require_distinct(names)
     found = _Reader(tx=tx, caller=caller, names=names, now=now, left_out=[])
     document = {
         "version": VERSION,
@@ -63,6 +68,20 @@ def record(tx: Transaction, *, by: Caller, found: Export, now: datetime) -> None
     audit.record(
         tx, by=by, action="organisation.exported", resource=RESOURCE, metadata=facts, now=now
     )
+
+
+def _require_distinct(names: Names) -> None:
+    """Refuse what a document could not name: rules of one name at one place, shown or left out."""
+    counts = Counter((*names.anchor(rule), rule["name"]) for rule in names.rules)
+    rules = [
+        {"project": project, "team": team, "name": name, "rules": count}
+        for (project, team, name), count in counts.items()
+        if count > 1
+    ]
+    if rules:
+        raise ExportAmbiguousError(
+            rules=sorted(rules, key=lambda one: [str(one[key] or "") for key in ANCHORED])
+        )
 
 
 def _by_age(rule: Row) -> tuple[bool, datetime, str]:
@@ -181,10 +200,10 @@ class _Reader:
 
     def grants(self) -> list[dict[str, Any]]:
         rows = everything(
-            lambda **page: grants.list_grants(
+            lambda **page: grant_lists.list_grants(
                 self.tx,
                 caller=self.caller,
-                filters=grants.Filters(active=True),
+                filters=grant_lists.Filters(active=True),
                 now=self.now,
                 **page,
             ),
@@ -197,11 +216,15 @@ class _Reader:
         )
 
     def _grant(self, row: Row) -> dict[str, Any] | None:
+        what = f"grant of {row['role_name']!r} to {row['user_email']}"
         try:
             scope = self.names.with_names(row["scope"])
         except GoneError:
-            what = f"grant of {row['role_name']!r} to {row['user_email']}"
             self.left_out.append(f"{what}: its scope names what is gone")
+            return None
+        named = scopes.ID_KEYS & row["scope"].keys()
+        if len(named) > 1 and scopes.find(self.tx, scope=row["scope"]).split:
+            self.left_out.append(f"{what}: parts of its scope exclude each other")
             return None
         ends = row["expires_at"]
         return {

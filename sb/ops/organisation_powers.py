@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sb.ops import grants, policy_rules, roles, scopes, workflows
+from sb.ops import grant_lists, grants, policy_rules, roles, scopes, workflows
 from sb.ops.organisation_names import GoneError, Row, everything, fault
 from sb.ops.organisation_work import Item, Key, Work, given
 
@@ -31,6 +31,18 @@ def role(work: Work, item: Item, _at: str) -> None:
 
 
 def workflow(work: Work, item: Item, at: str) -> None:
+    name, row = item["name"], work.names.find("workflow", item["name"])
+    if row is not None and item.get("auto_approve") and not row["auto_approve"]:
+        # Rules that could match production leave it first. Held now: before any of them.
+        work.tx.one("workflow_lock", id=row["id"])
+        work.note("workflow", name, row, row)
+        work.later.append((at, item))
+        return
+    settle_workflow(work, item, at)
+
+
+def settle_workflow(work: Work, item: Item, at: str) -> None:
+    """Leave the workflow as the item says, whatever rules point at it now."""
     name, row = item["name"], work.names.find("workflow", item["name"])
     knobs = given(item, workflows.KNOBS)
     if "approver_role" in item:
@@ -139,7 +151,7 @@ def grant(work: Work, item: Item, at: str) -> None:
 
 def _in_force(work: Work, user_id: str) -> dict[Key, Row]:
     rows = everything(
-        lambda **page: grants.list_of_user(
+        lambda **page: grant_lists.list_of_user(
             work.tx, caller=work.caller, user_id=user_id, active=True, now=work.now, **page
         ),
         at="granted_at",

@@ -13,7 +13,8 @@ from typing import Any
 from sb.db.engine import Transaction
 from sb.errors import InvalidInputError
 from sb.ids import new_id
-from sb.ops import policies, policy_rules, selectors, targets
+from sb.ops import policies, policy_rules, requests, selectors, targets
+from sb.ops.callers import Caller
 from sb.ops.governance_errors import PolicyNotFoundError, SystemRowError, SystemRuleSelectorError
 
 
@@ -41,6 +42,8 @@ class Difference:
     """A request that would have been decided otherwise."""
 
     request: Mapping[str, Any]
+    #: Whether the caller may see more of it than its id.
+    in_sight: bool
     before: Outcome
     after: Outcome
 
@@ -61,25 +64,32 @@ class _Proposed:
     new: Mapping[str, Any] | None
 
 
-def simulate(tx: Transaction, *, proposal: Proposal, limit: int, now: datetime) -> Simulation:
+def simulate(
+    tx: Transaction, *, caller: Caller, proposal: Proposal, limit: int, now: datetime
+) -> Simulation:
     """Return which of the newest requests the proposal would have decided otherwise."""
     # 1. The proposal must be a rule that could be saved.
     proposed = _proposed(tx, proposal, now=now)
     # 2. Requests that neither side of it matches are decided as before.
-    requests = tx.many("request_list_latest", limit=limit)
+    latest = tx.many("request_list_latest", limit=limit)
     lineages: dict[str, dict[str, int]] = {}
     seen: dict[policies.PolicyScope, tuple[Outcome, Outcome] | None] = {}
     differences = []
-    for row in requests:
+    for row in latest:
         scope = _scope(row)
         if scope not in seen:
             lineage = _lineage(tx, lineages, scope.project_id)
             seen[scope] = _compare(tx, proposed, scope=scope, lineage=lineage)
         found = seen[scope]
         if found is not None:
-            differences.append(Difference(request=row, before=found[0], after=found[1]))
+            # Whoever writes rules for everybody need not see what people ask for.
+            in_sight = requests.may_see(row, caller=caller)
+            before, after = found
+            differences.append(
+                Difference(request=row, in_sight=in_sight, before=before, after=after)
+            )
     draft_id = proposed.new["id"] if proposed.new and proposed.gone is None else None
-    return Simulation(draft_id=draft_id, examined=len(requests), differences=differences)
+    return Simulation(draft_id=draft_id, examined=len(latest), differences=differences)
 
 
 def _proposed(tx: Transaction, proposal: Proposal, *, now: datetime) -> _Proposed:
@@ -171,7 +181,7 @@ def _scope(row: Mapping[str, Any]) -> policies.PolicyScope:
         ),
         project_id=row["project_id"],
         environment=row["environment_name"],
-        environment_id=row["environment_id"],
+        environment_id=row["rule_environment_id"],
         environment_kind=row["environment_kind"],
     )
 

@@ -111,6 +111,21 @@ def test_apply_shows_the_plan_then_does_it_once(dev: Dev, tmp_path: Path) -> Non
     ]
 
 
+def test_export_that_could_not_be_applied_is_no_file(dev: Dev, tmp_path: Path) -> None:
+    path = tmp_path / "all.yaml"
+    with dev.person("admin") as admin:
+        workflow_id = admin.get("/workflows").json()[0]["id"]
+        selector = {"operation": "read"}
+        body = {"name": "twin", "selector": selector, "workflow_id": workflow_id, "enabled": False}
+        twins = [admin.post("/policies", json=body).json()["id"] for _ in range(2)]
+        done = run(dev, "export", "-o", str(path))
+        for rule_id in twins:
+            assert admin.delete(f"/policies/{rule_id}").status_code == 204
+    assert (done.returncode, done.stdout, path.exists()) == (1, "", False)
+    assert done.stderr.startswith("export_ambiguous: ")
+    assert done.stderr.endswith("\n  rules: name='twin' rules=2\n")
+
+
 def test_export_can_be_applied_and_changes_nothing(dev: Dev, tmp_path: Path) -> None:
     path = tmp_path / "all.yaml"
     assert says(dev, "export", "-o", str(path)) == ""

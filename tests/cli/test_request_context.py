@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sb.cli.request_lines import summary
 from tests.cli import running
 from tests.cli.running import Dev, has_status
 from tests.cli.test_request import ON_TERMINAL, TARGET, Done, Terminal, read_until, refused
@@ -82,10 +83,10 @@ def test_show_tells_an_approver_that_it_is_production(terminal: Terminal, prod_r
         "developer", "read", *TARGET, "--key", "DB_USER", "--project", "billing",
         "--environment", "dev",
     ).split()[0]  # fmt: skip
-    where = f'\n  billing/dev (non_prod), workflow "standard", {LEFT}\n'
+    where = f'\n  billing/dev (prod), workflow "standard", {LEFT}\n'
     assert where in terminal.says("approver", "show", request_id)
     terminal.says("developer", "cancel", request_id)
-    ended = '\n  billing/dev (non_prod), workflow "standard"\n'
+    ended = '\n  billing/dev (prod), workflow "standard"\n'
     assert ended in terminal.says("approver", "show", request_id)
 
 
@@ -97,6 +98,15 @@ def test_list_has_the_places_in_a_column(terminal: Terminal, prod_read: str) -> 
     assert said[0].endswith(f"  pending   read  no project    {what}")
     assert said[1].endswith(f"  pending   read  billing/prod  {what}")
     terminal.says("developer", "cancel", free)
+
+
+def test_list_says_overdue_of_what_nobody_can_decide_any_more(
+    terminal: Terminal, prod_read: str
+) -> None:
+    found = terminal.json("approver", "show", prod_read)
+    assert found["overdue"] is False
+    assert "  pending   read  " in summary(found)
+    assert "  overdue   read  " in summary({**found, "overdue": True})
 
 
 def test_list_of_what_needs_my_decision_leaves_out_what_i_voted_on(

@@ -18,7 +18,7 @@ from sb.clock import utc_now
 from sb.db import columns
 from sb.db.engine import Database, Transaction
 from sb.ids import new_id
-from sb.ops import grants, policies, policy_preview, requests, sessions, submissions
+from sb.ops import grant_lists, policies, policy_preview, requests, sessions, submissions
 from sb.ops.callers import Caller
 from tests import servers
 from tests.conftest import TEMPLATE
@@ -143,7 +143,12 @@ def whole_reads(db: Database, known: dict[str, Person], large: set[str]) -> Scan
         if name not in INDISTINCT:
             ask_requests(run, caller, undecided=False)
     page: dict[str, Any] = {"before": None, "limit": 50, "now": NOW}
-    run(grants.list_grants, caller=callers["grant_giver"], filters=grants.Filters(), **page)
+    run(
+        grant_lists.list_grants,
+        caller=callers["grant_giver"],
+        filters=grant_lists.Filters(),
+        **page,
+    )
     for number in PROJECTS:
         decide_on(run, callers["author_0"], number)
     return {(query, table) for query, table in scans if table in large}

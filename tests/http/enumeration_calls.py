@@ -208,6 +208,7 @@ BODIES: Mapping[str, Callable[[Ids, Side], dict[str, Any]]] = {
     "PUT /environments/<id:environment_id>": _always(description="x"),
     "POST /projects/<id:project_id>/secrets": _always(provider_type="file", secret_ref="app/new"),
     "PUT /projects/<id:project_id>/secrets/<id:secret_id>": _always(allowed_ops=["read"]),
+    "PUT /secrets/<id:secret_id>": _always(kind="prod", reason="x"),
     "POST /policies/explain": _explained,
     "POST /projects/<id:project_id>/policy-rules": _rule,
     "POST /teams/<id:team_id>/policy-rules": _rule,

@@ -45,6 +45,11 @@ def _bindings(at: Site) -> Call:
     return go(project, shows=secret)
 
 
+def _of_environment(at: Site) -> Call:
+    project, secret = _bound(at)
+    return go(project, at.environment(project), shows=secret)
+
+
 def _of_project(at: Site) -> Call:
     project = at.project()
     return go(project, shows=at.environment(project))
@@ -106,6 +111,10 @@ TENANCY: Table = {
     ),
     "DELETE /environments/<id:environment_id>": lambda at: go(at.environment()),
     "GET /projects/<id:project_id>/environments": _of_project,
+    "GET /projects/<id:project_id>/environments/<id:environment_id>/secrets": _of_environment,
+    "GET /projects/<id:project_id>/environments/<id:environment_id>/secrets | the other side's": (
+        lambda at: go(at.project(), at.across.environment())
+    ),
     "GET /projects/<id:project_id>/secrets": _bindings,
     "POST /projects/<id:project_id>/secrets": _bind_new,
     "POST /projects/<id:project_id>/secrets | the other side's, by place": _bind_anothers,
@@ -124,6 +133,9 @@ TENANCY: Table = {
     ),
     "GET /secrets": lambda at: go(query={"limit": 200}, shows=at.bound().secret),
     "GET /secrets/<id:secret_id>": lambda at: go(at.bound().secret),
+    "PUT /secrets/<id:secret_id>": lambda at: go(
+        at.bound().secret, body={"kind": "prod", "reason": "holds a copy"}
+    ),
 }
 
 

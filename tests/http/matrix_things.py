@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -263,24 +264,26 @@ class Site:
     def approved(self, requester: str | None = None, *, kind: str = "read") -> Asked:
         """An approved request, whose job waits for the agent of the side."""
         found = self.asked(requester, kind=kind)
-        seen = approvals.approve(
-            self.tx,
-            caller=self.world.maker,
-            request_id=found.id,
-            comment=None,
-            now=utc_now(),
-        )
+        with self._entitled(requester):
+            seen = approvals.approve(
+                self.tx,
+                caller=self.world.maker,
+                request_id=found.id,
+                comment=None,
+                now=utc_now(),
+            )
         return dataclasses.replace(found, job=str(seen.row["job_id"]))
 
     def claimed(self, requester: str | None = None, *, kind: str = "read") -> Asked:
         """An approved request, whose job the agent of the side holds under `lease`."""
         found, lease = self.approved(requester, kind=kind), new_token()
-        job = jobs.claim(
-            self.tx,
-            agent=found.crew[self.side].caller,
-            lease_token_hash=token_hash(lease),
-            now=utc_now(),
-        )
+        with self._entitled(requester):
+            job = jobs.claim(
+                self.tx,
+                agent=found.crew[self.side].caller,
+                lease_token_hash=token_hash(lease),
+                now=utc_now(),
+            )
         assert job is not None
         assert job.id == found.job
         return dataclasses.replace(found, lease=lease)
@@ -289,17 +292,28 @@ class Site:
         """A request to read, whose value waits in `wrap` for its requester."""
         found = self.claimed(requester)
         new = self._sealed(found.id)
-        wraps.store_from_agent(
-            self.tx,
-            agent=found.crew[self.side].caller,
-            lease_token_hash=token_hash(found.lease),
-            request_id=found.id,
-            wrap_id=new.id,
-            key_name=new.key_name,
-            sealed=new.sealed,
-            now=utc_now(),
-        )
+        with self._entitled(requester):
+            wraps.store_from_agent(
+                self.tx,
+                agent=found.crew[self.side].caller,
+                lease_token_hash=token_hash(found.lease),
+                request_id=found.id,
+                wrap_id=new.id,
+                key_name=new.key_name,
+                sealed=new.sealed,
+                now=utc_now(),
+            )
         return dataclasses.replace(found, wrap=new.id)
+
+    @contextmanager
+    def _entitled(self, requester: str | None) -> Iterator[None]:
+        """Let the person ask for everything meanwhile; the stranger always may."""
+        if requester is None:
+            yield
+            return
+        grant_id = matrix_world.entitle(self.tx, requester)
+        yield
+        self.tx.count("grant_delete", id=grant_id)
 
     def _sealed(self, request_id: str) -> submissions.NewWrap:
         wrap_id = new_id()

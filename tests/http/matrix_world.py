@@ -111,7 +111,7 @@ class World:
     kms: KeyManagement
     #: Makes everything, and may do everything.
     maker: Caller
-    #: Somebody else: whoever is neither a persona nor has any grant.
+    #: Somebody else, no persona, who may ask for everything.
     stranger: str
     workflow: str
     teams: dict[Side, str]
@@ -122,11 +122,13 @@ class World:
     @classmethod
     def build(cls, tx: Transaction, stack: Stack) -> World:
         maker = dataclasses.replace(anybody(_user(tx, "maker")), grants=(EVERYTHING,))
+        stranger = _user(tx, "stranger")
+        entitle(tx, stranger)
         return cls(
             stack=stack,
             kms=stack.state.kms,
             maker=maker,
-            stranger=_user(tx, "stranger"),
+            stranger=stranger,
             workflow=_workflow(tx, maker),
             teams=(found := {side: _team(tx, maker, side) for side in SIDES}),
             crew=crew(tx, maker),
@@ -186,6 +188,14 @@ def _user(tx: Transaction, name: str) -> str:
     return users.create(
         tx, email=email, password_hash=PASSWORD_HASH, display_name=name, now=utc_now()
     )
+
+
+def entitle(tx: Transaction, user_id: str) -> str:
+    """Let the person ask for everything and return the id of that grant."""
+    developer = tx.one("role_find_by_name", name="developer")
+    assert developer is not None
+    facts = {"user_id": user_id, "role_id": developer["id"], "scope": {}}
+    return grants.give(tx, **facts, granted_by="system:test", now=utc_now())
 
 
 def _person(tx: Transaction, persona: Persona, team_id: str) -> str:

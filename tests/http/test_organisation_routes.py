@@ -65,6 +65,45 @@ async def test_export_is_on_record_with_what_it_took_out(plane: Stack) -> None:
     ] * 2
 
 
+async def test_export_of_rules_nothing_could_tell_apart_is_refused(plane: Stack) -> None:
+    admin = await plane.person("ada", "admin")
+    await admin.post("/organisation/apply", DOCUMENT)
+    team_id = next(t["id"] for t in (await admin.get("/teams")).json() if t["name"] == "b")
+    project = await admin.post("/projects", {"name": "p", "team_id": team_id})
+    (system,) = (await admin.get("/policies")).json()
+    rule = {"workflow_id": system["workflow_id"], "selector": {"environment_kind": "non_prod"}}
+    anchors = ({}, {"team_id": team_id}, {"project_id": project.json()["id"]})
+
+    async def add(name: str, anchor: dict[str, str]) -> str:
+        answer = await admin.post("/policies", {**rule, "name": name, **anchor})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    # One name at three places, and names that differ in their case, are told apart.
+    added = [await add(name, anchor) for name in ("twin", "Twin") for anchor in anchors]
+    document = (await admin.get("/organisation/export")).json()["document"]
+    again = (await admin.post("/organisation/apply?plan=true", document)).json()
+    assert (again["created"], again["updated"]) == (0, 0)
+    for anchor in anchors:
+        added.append(await add("twin", anchor))
+    added += [await add("Twin", anchors[1]), await add(system["name"], {})]
+    answer = await admin.get("/organisation/export")
+    assert (answer.status_code, answer.json()["error"]) == (409, "export_ambiguous")
+    assert answer.json()["rules"] == [
+        {"project": None, "team": None, "name": system["name"], "rules": 2},
+        {"project": None, "team": None, "name": "twin", "rules": 2},
+        {"project": None, "team": "a/b", "name": "Twin", "rules": 2},
+        {"project": None, "team": "a/b", "name": "twin", "rules": 2},
+        {"project": "p", "team": None, "name": "twin", "rules": 2},
+    ]
+    for number, rule_id in enumerate(added):
+        renamed = await admin.http.put(f"/api/v1/policies/{rule_id}", json={"name": f"r{number}"})
+        assert renamed.status_code == 200, renamed.text
+    assert (await admin.get("/organisation/export")).status_code == 200
+    found = await admin.get("/audit-events", params={"action": "organisation.exported"})
+    assert len(found.json()) == 2
+
+
 @pytest.mark.parametrize("role", ["approver", "developer", "policy_author"])
 async def test_apply_and_export_by_anybody_else_are_refused(plane: Stack, role: str) -> None:
     person = await plane.person("dana", role)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.http.granting import make_role
 from tests.http.hostile import MISSING, refused
 from tests.stack import Stack
 
@@ -69,13 +70,30 @@ async def test_simulate_takes_an_unscoped_administrator_of_rules(plane: Stack) -
     found = answer.json()
     assert found["examined"] == 1
     assert [one["request_id"] for one in found["changed"]] == [made.json()["id"]]
-    assert found["changed"][0]["after"]["rule_id"] == found["draft_rule_id"]
+    (one,) = found["changed"]
+    assert one["after"]["rule_id"] == found["draft_rule_id"]
+    assert (one["status"], one["created_at"]) == ("pending", made.json()["created_at"])
+    assert one["request"] == {
+        "requester_email": "admin@example.com",
+        "type": "read",
+        "project_name": None,
+        "environment_name": None,
+        "target_provider_type": "file",
+        "target_secret_ref": "app/db",
+    }
     assert len((await admin.get("/policies")).json()) == 1
     missing = await admin.post("/policies/simulate", {"removes": MISSING})
     refused(missing, 404, "policy_not_found")
     for bad in ({"limit": 1001}, {"limit": 0}, {"priority": "high"}, {"name": "x"}):
         answer = await admin.post("/policies/simulate", {**body, **bad})
         assert refused(answer, 400, "invalid_request")["fields"][0]["field"] == next(iter(bad))
+    # Rules may be written by who may see no request.
+    await make_role(admin, "ruler", "policy.edit")
+    ruler = await plane.person("ruler", "ruler")
+    answer = await ruler.post("/policies/simulate", body)
+    after = {**one["after"], "rule_id": answer.json()["draft_rule_id"]}
+    assert answer.json()["changed"] == [{**one, "request": None, "after": after}]
+    assert "app/db" not in answer.text
     approver = await plane.person("approver", "approver")
     refused(await approver.post("/policies/simulate", body), 403, "permission_denied")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ import pytest
 from sb.db.engine import Transaction
 from sb.errors import InvalidInputError, SbError
 from sb.ids import new_id
-from sb.ops import policy_preview, policy_simulation
+from sb.ops import policy_preview, policy_simulation, requests
 from sb.ops.callers import Caller
-from sb.ops.errors import EnvironmentNotInProjectError
+from sb.ops.errors import EnvironmentNotInProjectError, RequestNotFoundError
 from sb.ops.governance_errors import (
     AutoApproveNotPinnedError,
     PolicyNotFoundError,
@@ -218,9 +219,12 @@ def test_explain_says_how_a_submit_would_be_refused(world: World, tenancy: Tenan
 # --- simulate
 
 
-def simulate(world: World, limit: int = 200, **proposal: Any) -> policy_simulation.Simulation:
+def simulate(
+    world: World, limit: int = 200, caller: Caller | None = None, **proposal: Any
+) -> policy_simulation.Simulation:
     found: policy_simulation.Simulation = world.db.read_sync(
         policy_simulation.simulate,
+        caller=caller or world.person(new_id()),
         proposal=policy_simulation.Proposal(**proposal),
         limit=limit,
         now=at(days=1),
@@ -313,6 +317,33 @@ def test_simulate_replacing_or_removing_a_rule_finds_what_would_decide_instead(
     assert changed(simulate(world, replaces=top, changes={"priority": 30})) == []
 
 
+def test_simulate_shows_of_requests_what_the_caller_may_see_of_them(
+    world: World, tenancy: Tenancy
+) -> None:
+    made = [tenancy.read(tenancy.developer, now=at(seconds=1))]
+    admin = world.person("global", "admin")
+    made.append(world.read(admin, now=at(seconds=2), provider_connection_id=tenancy.east))
+    rule = {"selector": {"operation": "read"}, "workflow_id": world.workflow()}
+    world.role("author", "policy.author")
+    near, far = (
+        world.person(which, "approver", tenancy.scope("project_id", which))
+        for which in ("own", "other")
+    )
+    people = (admin, near, far, world.person("writer", "author"))
+    told = {}
+    for person in people:
+        found = simulate(world, caller=person, changes=rule).differences
+        assert {one.request["id"] for one in found} == set(made)
+        told[person.user_id] = {one.request["id"] for one in found if one.in_sight}
+        for request_id in made:
+            show = partial(requests.show, caller=person, request_id=request_id, now=at(seconds=3))
+            if request_id in told[person.user_id]:
+                world.db.read_sync(show)
+            else:
+                world.refuse(RequestNotFoundError, show)
+    assert list(map(len, told.values())) == [2, 1, 0, 0]
+
+
 def test_simulate_what_could_not_be_saved_is_refused(world: World, tenancy: Tenancy) -> None:
     workflow = world.workflow()
     auto = world.workflow(auto_approve=True, min_approvers=0)
@@ -338,6 +369,7 @@ def test_simulate_what_could_not_be_saved_is_refused(world: World, tenancy: Tena
         world.refuse(
             error,
             policy_simulation.simulate,
+            caller=tenancy.approver,
             proposal=policy_simulation.Proposal(**proposal),
             limit=10,
             now=NOW,

@@ -18,6 +18,8 @@ MODULES = (
     "projects",
     "environments",
     "bindings",
+    "environment_secrets",
+    "secrets",
     "agents",
     "agent_api",
     "agent_jobs",

@@ -16,7 +16,7 @@ from sb.http.declare import Call, Reply, Session, route
 from sb.http.idempotency import run_creating
 from sb.http.pages import Page, next_link
 from sb.http.routes.requests import IdText
-from sb.ops import errors, grants
+from sb.ops import errors, grant_lists, grants
 from sb.ops import governance_errors as refusals
 
 
@@ -75,6 +75,10 @@ class UserRoleBody(Body):
     expires_at: datetime | None
     reason: str | None
     active: bool
+
+
+class RevokeGrant(Query):
+    reason: Reason | None = None
 
 
 class ListUserGrants(Page, Query):
@@ -136,12 +140,12 @@ async def create_grant(call: Call[CreateGrant]) -> Reply:
 )
 async def list_grants(call: Call[Any]) -> Reply:
     query: ListGrants = call.query
-    filters = grants.Filters(
+    filters = grant_lists.Filters(
         user_id=query.user_id, role_id=query.role_id, team_id=query.team_id, active=query.active
     )
     now = utc_now()
     rows = await call.state.db.read(
-        grants.list_grants,
+        grant_lists.list_grants,
         caller=call.person,
         filters=filters,
         before=query.before,
@@ -160,7 +164,9 @@ async def list_grants(call: Call[Any]) -> Reply:
     summary="Show a grant of yours or in your scope",
 )
 async def show_grant(call: Call[Any]) -> Reply:
-    row = await call.state.db.read(grants.find, caller=call.person, grant_id=call.ids["grant_id"])
+    row = await call.state.db.read(
+        grant_lists.find, caller=call.person, grant_id=call.ids["grant_id"]
+    )
     return Reply(_grant(row, now=utc_now()))
 
 
@@ -177,7 +183,7 @@ async def list_user_grants(call: Call[Any]) -> Reply:
     query: ListUserGrants = call.query
     now = utc_now()
     rows = await call.state.db.read(
-        grants.list_of_user,
+        grant_lists.list_of_user,
         caller=call.person,
         user_id=call.ids["user_id"],
         active=query.active,
@@ -213,13 +219,18 @@ async def update_grant(call: Call[UpdateGrant]) -> Reply:
     "DELETE",
     "/user-roles/<id:grant_id>",
     access=Session("user_role.edit"),
+    query=RevokeGrant,
     status=204,
     errors=(refusals.GrantNotFoundError, refusals.LastAdminError),
     summary="Take a grant back",
 )
 async def revoke_grant(call: Call[Any]) -> Reply:
     await call.state.db.run(
-        grants.revoke, caller=call.person, grant_id=call.ids["grant_id"], now=utc_now()
+        grants.revoke,
+        caller=call.person,
+        grant_id=call.ids["grant_id"],
+        reason=call.query.reason,
+        now=utc_now(),
     )
     return Reply(None)
 

@@ -88,6 +88,7 @@ async def apply_organisation(call: Call[OrganisationDocument]) -> Reply:
     "/organisation/export",
     access=Session("policy.edit", scope="global"),
     returns=ExportBody,
+    errors=(refusals.ExportAmbiguousError,),
     summary="Read the organisation as one document that can be applied",
 )
 async def export_organisation(call: Call[Any]) -> Reply:

@@ -11,6 +11,7 @@ from sb.clock import utc_now
 from sb.http.bodies import Body, Label
 from sb.http.declare import Call, Reply, Session, route
 from sb.http.limits import RateLimit
+from sb.http.refs import TargetRef
 from sb.http.routes.policies import SELECTOR_ERRORS, Priority, Selector
 from sb.http.routes.requests import MAX_KEYS, IdText, KeyName, ProviderType
 from sb.ops import governance_errors as refusals
@@ -30,7 +31,7 @@ class ExplainRequest(Body):
 
     operation: Literal["read", "patch", "reveal"]
     target_provider_type: ProviderType
-    target_secret_ref: Annotated[Label, Field(min_length=1, max_length=1024)]
+    target_secret_ref: TargetRef
     target_keys: list[KeyName] = Field(default_factory=list, max_length=MAX_KEYS)
     project_id: IdText | None = None
     environment: Annotated[Label, Field(min_length=1, max_length=255)] | None = None
@@ -110,10 +111,23 @@ class DecidedBody(Body):
     min_approvers: int
 
 
+class RecognisedRequest(Body):
+    """What a person knows a request by."""
+
+    requester_email: str
+    type: str
+    project_name: str | None
+    environment_name: str | None
+    target_provider_type: str
+    target_secret_ref: str
+
+
 class DifferenceBody(Body):
     request_id: str
     status: str
     created_at: datetime
+    #: Null where the caller may not see the request.
+    request: RecognisedRequest | None
     before: DecidedBody
     after: DecidedBody
 
@@ -170,6 +184,7 @@ async def simulate_policy(call: Call[SimulatePolicy]) -> Reply:
     changes = call.body.model_dump(exclude_none=True, exclude={"replaces", "removes", "limit"})
     found = await call.state.db.read(
         policy_simulation.simulate,
+        caller=call.person,
         proposal=policy_simulation.Proposal(
             changes=changes, replaces=call.body.replaces, removes=call.body.removes
         ),
@@ -226,10 +241,14 @@ def _match(found: policy_preview.Match) -> MatchBody:
 
 
 def _difference(found: policy_simulation.Difference) -> DifferenceBody:
+    row, names = found.request, RecognisedRequest.model_fields
     return DifferenceBody(
-        request_id=found.request["id"],
-        status=found.request["status"],
-        created_at=found.request["created_at"],
+        request_id=row["id"],
+        status=row["status"],
+        created_at=row["created_at"],
+        request=RecognisedRequest(**{name: row[name] for name in names})
+        if found.in_sight
+        else None,
         before=_decided(found.before),
         after=_decided(found.after),
     )

@@ -16,9 +16,10 @@ from sb.http.idempotency import run_creating
 from sb.http.limits import RateLimit
 from sb.http.pages import Page, next_link
 from sb.http.polls import Wait, poll, wake
+from sb.http.refs import TargetRef
 from sb.ids import new_id
 from sb.kms.envelope import seal_wrap
-from sb.ops import approvals, requests, sessions, submissions
+from sb.ops import approvals, requests, submissions
 from sb.ops import errors as refusals
 from sb.secret import Secret
 from sb.threads import run_blocking
@@ -40,7 +41,7 @@ class Submit(Body):
     """What every submit names; `requester_id` is accepted for old clients and ignored."""
 
     target_provider_type: ProviderType
-    target_secret_ref: Annotated[Label, Field(min_length=1, max_length=1024)]
+    target_secret_ref: TargetRef
     target_provider_config: dict[str, Any] = Field(default_factory=dict, max_length=16)
     justification: Annotated[Text, Field(max_length=4000)] = ""
     project_id: IdText | None = None
@@ -69,6 +70,8 @@ class ApprovalBody(Body):
     approver_display: str
     decision: str
     comment: str | None
+    #: Whether its voter could still cast it; null once the request is decided.
+    counts: bool | None
     created_at: datetime
 
 
@@ -78,6 +81,7 @@ class RequestBody(Body):
     requester_display: str
     type: str
     status: str
+    overdue: bool  # Pending though its time is over.
     justification: str
     workflow_id: str
     workflow_name: str
@@ -282,18 +286,12 @@ async def list_requests(call: Call[Any]) -> Reply:
     summary="Show one request, or wait up to `wait` seconds until it has ended and show it then",
 )
 async def show_request(call: Call[Any]) -> Reply:
-    request_id, waited = call.ids["request_id"], False
-
-    def op(tx: Transaction) -> requests.Seen:
-        now = utc_now()
-        # Sessions end and grants are taken back while people wait.
-        caller = sessions.refresh(tx, caller=call.person, now=now) if waited else call.person
-        return requests.show(tx, caller=caller, request_id=request_id, now=now)
+    request_id = call.ids["request_id"]
 
     async def look() -> tuple[requests.Seen, bool]:
-        nonlocal waited
-        seen = await call.state.db.read(op)
-        waited = True
+        seen = await call.state.db.read(
+            requests.show, caller=call.person, request_id=request_id, now=utc_now()
+        )
         return seen, seen.row["status"] not in requests.OPEN_IN
 
     channel = requests.ended_channel(request_id)
@@ -367,17 +365,14 @@ async def cancel_request(call: Call[Any]) -> Reply:
 
 def _body(seen: requests.Seen) -> RequestBody:
     row = seen.row
-    names = set(RequestBody.model_fields) - {
-        "requester_display",
-        "approvals_required",
-        "allowed_actions",
-        "approvals",
-    }
+    made = {"requester_display", "approvals_required", "allowed_actions", "overdue", "approvals"}
+    names = set(RequestBody.model_fields) - made
     return RequestBody(
         **{name: row[name] for name in names},
         requester_display=row["requester_name"] or row["requester_email"],
         approvals_required=row["snap_min_approvers"],
         allowed_actions=seen.allowed_actions,
+        overdue=seen.overdue,
         approvals=[_vote(vote) for vote in seen.votes],
     )
 
@@ -389,5 +384,6 @@ def _vote(vote: Mapping[str, Any]) -> ApprovalBody:
         approver_display=vote["approver_name"] or vote["approver_email"],
         decision=vote["decision"],
         comment=vote["comment"],
+        counts=vote["counts"],
         created_at=vote["created_at"],
     )
