@@ -18,6 +18,7 @@ COMMANDS = {
     "apply": ("sb.cli.organisation", "create and change what a file of the organisation names"),
     "export": ("sb.cli.organisation", "write the organisation as a file that can be applied"),
     "password": ("sb.cli.password", "change your own password"),
+    "recover": ("sb.cli.recover", "let an account in again from the machine of the database"),
     "request": ("sb.cli.request", "submit, decide and reveal requests from a terminal"),
 }
 
