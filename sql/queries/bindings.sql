@@ -36,9 +36,9 @@ LEFT JOIN provider_connections AS c ON c.id = r.provider_connection_id
 WHERE r.id = :request_id;
 
 -- name: binding_list_elsewhere :many
--- Returns the bindings of other projects to what may be the same secret: of this path, behind the
--- same connection or on a cluster that is not known to be another one. What is bound without a
--- connection may turn out to be behind any.
+-- Returns up to so many bindings of other projects to what may be the same secret: of this path,
+-- behind the same connection or on a cluster that is not known to be another one. What is bound
+-- without a connection may turn out to be behind any.
 SELECT b.project_id, b.environment_id, p.team_id, s.provider_type, s.secret_ref,
        coalesce(nullif(s.cluster_name, ''), c.cluster_name) AS cluster_name
 FROM secrets AS s
@@ -55,7 +55,7 @@ WHERE s.provider_type = :provider_type
        OR :cluster_name = ''
        OR coalesce(nullif(s.cluster_name, ''), c.cluster_name, '') IN ('', :cluster_name))
 ORDER BY b.project_id, b.secret_id
-LIMIT 1000;
+LIMIT :limit;
 
 -- name: binding_insert :count
 -- Binds a secret to a project; 0 when it is bound already.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sb.errors import InvalidInputError
+from sb.ids import new_id
 from sb.ops import bindings, projects, secrets
 from sb.ops.callers import Caller
 from sb.ops.errors import (
@@ -215,6 +216,30 @@ def test_a_shared_secret_takes_every_project_that_has_it(world: World, near: Nei
     with pytest.raises(SecretOutOfScopeError):
         near.estate.bind(third, near.secret, near.head)
     assert near.estate.bind(third, near.secret)["created_by"] == near.estate.admin.actor
+
+
+def test_a_secret_that_more_share_than_are_looked_at_takes_who_may_bind_everything(
+    world: World, near: Neighbours
+) -> None:
+    both = near.estate.head(near.mine, near.theirs)
+
+    def share(count: int) -> None:
+        stamps = {"created_at": NOW, "updated_at": NOW}
+        for n in range(count):
+            project, team = new_id(), near.mine
+            facts = {"name": f"many-{project}-{n}", "team_id": team, "status": "active", **stamps}
+            world.insert("projects", id=project, **facts)
+            reach = {"allowed_keys": None, "allowed_ops": ["read"], **stamps}
+            world.insert("project_secrets", project_id=project, secret_id=near.secret, **reach)
+
+    # With the first one's own they are as many as are looked at.
+    share(bindings.MAX_SHARED - 1)
+    assert near.estate.bind(near.foreign, near.secret, both)
+    near.estate.unbind(near.foreign, near.secret, both)
+    share(1)
+    with pytest.raises(SecretOutOfScopeError):
+        near.estate.bind(near.foreign, near.secret, both)
+    assert near.estate.bind(near.foreign, near.secret)
 
 
 def test_a_foreign_secret_is_not_widened_either(world: World, near: Neighbours) -> None:
