@@ -51,7 +51,8 @@ def break_store(kind: str, env: dict[str, str], vault: VaultDouble) -> Break:
 
     def damage() -> None:
         path = Path(env["SB_FILE_STORE_PATH"])
-        path.write_bytes(path.read_bytes()[:-1] + b"\0")
+        sealed = path.read_bytes()
+        path.write_bytes(sealed[:-1] + bytes([sealed[-1] ^ 1]))
 
     return {"file": damage, "vault": seal}[kind]
 
