@@ -155,16 +155,32 @@ async def prepare(settings: ApiSettings, state: AppState) -> None:
     await state.hasher.dummy()
     await state.db.run(bootstrap.seed, now=utc_now())
     state.metrics.schema_version.set(state.db.expected_version)
+    await _make_administrator(settings, state)
+
+
+async def _make_administrator(settings: ApiSettings, state: AppState) -> None:
+    """Leave the administrator of the settings in place, or say why a setting was not used."""
     email, password = settings.sb_bootstrap_admin_email, settings.sb_bootstrap_admin_password
-    if email and password and not await state.db.read(bootstrap.has_users):
-        hashed = await state.hasher.hash(Secret(password.get_secret_value().encode()))
-        await state.db.run(
-            bootstrap.create_first_admin, email=email, password_hash=hashed, now=utc_now()
-        )
+    if email and password:
+        made = None
+        if not await state.db.read(bootstrap.has_users):
+            hashed = await state.hasher.hash(Secret(password.get_secret_value().encode()))
+            made = await state.db.run(
+                bootstrap.create_first_admin, email=email, password_hash=hashed, now=utc_now()
+            )
+        if made is None:
+            _warn_unused("SB_BOOTSTRAP_ADMIN_EMAIL", bootstrap.Unused.ACCOUNTS)
     if settings.sb_bootstrap_admin_user_id:
-        await state.db.run(
+        unused = await state.db.run(
             bootstrap.adopt_admin, user_id=settings.sb_bootstrap_admin_user_id, now=utc_now()
         )
+        if unused is not None:
+            _warn_unused("SB_BOOTSTRAP_ADMIN_USER_ID", unused)
+
+
+def _warn_unused(setting: str, reason: bootstrap.Unused) -> None:
+    fields = {"setting": setting, "reason": reason.value}
+    log.warning("a setting was not used", extra={"fields": fields})
 
 
 async def serve(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Hashable
 from datetime import date
@@ -17,6 +16,8 @@ import yaml
 from sb.cli import remote
 from sb.cli.remote import RefusedError, shown
 
+#: What something in the file is called, by the first of these it has.
+NAMED_BY = ("name", "path", "secret_ref", "person")
 SIGNS = {"create": "+", "update": "~"}
 #: With --exit-code: the plan would change something.
 CHANGES = 2
@@ -119,16 +120,40 @@ def _send(http: httpx.Client, document: Any, *, plan: bool) -> Any:
     try:
         return remote.call(http, "POST", f"/organisation/apply?plan={str(plan).lower()}", document)
     except RefusedError as problem:
-        text = str(problem)
-        where = isinstance(problem.body, dict) and problem.body.get("at")
-        if where and not problem.body.get("fields"):
-            text += f"\n  {where}"
-        raise RefusedError(shown_paths(text), problem.body) from None
+        raise RefusedError(_with_places(problem, document), problem.body) from None
 
 
-def shown_paths(text: str) -> str:
-    """Return the text with places of the file as people write them: `projects[2].name`."""
-    return re.sub(r"(?<=\w)\.(\d+)(?![\w])", r"[\1]", text)
+def _with_places(problem: RefusedError, document: Any) -> str:
+    """Return what was refused with every place of the file as people look for it."""
+    text, body = str(problem), problem.body if isinstance(problem.body, dict) else {}
+    for field in (one["field"] for one in body.get("fields", ()) if one["field"]):
+        told = shown(place_of(document, field))
+        text = text.replace(f"\n  {shown(field)}: ", f"\n  {told}: ", 1)
+    if body.get("at") and not body.get("fields"):
+        text += f"\n  {shown(place_of(document, body['at']))}"
+    return text
+
+
+def place_of(document: Any, field: str) -> str:
+    """Return a place of the file as people write it, with what is named there.
+
+    `projects.2.environments.0.kind` is `projects[2].environments[0].kind "billing/dev"`.
+    """
+    place, names, node = "", list[str](), document
+    for part in field.split("."):
+        if isinstance(node, list) and part.isdecimal():
+            place += f"[{part}]"
+            node = node[int(part)] if int(part) < len(node) else None
+            names += _names_of(node)
+        else:
+            place += f".{part}" if place else part
+            node = node.get(part) if isinstance(node, dict) else None
+    return f'{place} "{"/".join(names)}"' if names else place
+
+
+def _names_of(item: Any) -> list[str]:
+    found = [item.get(key) for key in NAMED_BY] if isinstance(item, dict) else []
+    return [name for name in found if isinstance(name, str)][:1]
 
 
 def _show(plan: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
 import os
 import sys
@@ -15,6 +16,8 @@ import httpx
 DEFAULT_URL = "http://127.0.0.1:18080"
 #: How long a call that waits for something asks the server to wait.
 WAIT_SECONDS = 20
+#: A server that does not answer is not waited for: the session ends by itself before long.
+SIGN_OUT_SECONDS = 5
 #: What a refusal says that is told in other words than its own.
 TOLD = ("error", "message", "request_id", "fields", "at", "permission", "scope")
 
@@ -44,12 +47,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(
     options: argparse.Namespace, step: Callable[[httpx.Client, argparse.Namespace], int]
 ) -> int:
-    """Sign in, take the step, and return its exit status, or 1 after saying what was refused."""
+    """Take the step in a session that ends with it, and return its exit status.
+
+    It is 1 after saying what was refused. A session that SB_TOKEN names goes on.
+    """
     try:
         _require_scheme(options.url)
         with httpx.Client(base_url=f"{options.url}/api/v1", timeout=WAIT_SECONDS + 15) as http:
             _sign_in(http, options)
-            return int(step(http, options))
+            try:
+                return int(step(http, options))
+            finally:
+                _sign_out(http, options)
     except RefusedError as problem:
         sys.stderr.write(f"{problem}\n")
     except (httpx.HTTPError, httpx.InvalidURL) as problem:
@@ -72,6 +81,13 @@ def _sign_in(http: httpx.Client, options: argparse.Namespace) -> None:
         msg = "say who you are with --as, or set SB_TOKEN"
         raise RefusedError(msg)
     http.headers["Authorization"] = f"Bearer {token}"
+
+
+def _sign_out(http: httpx.Client, options: argparse.Namespace) -> None:
+    """End the session that this command began; what it was for is done or refused by now."""
+    if options.email:
+        with contextlib.suppress(httpx.HTTPError):
+            http.post("/auth/logout", timeout=SIGN_OUT_SECONDS)
 
 
 def password(options: argparse.Namespace) -> str:
@@ -116,7 +132,7 @@ def call(http: httpx.Client, method: str, path: str, body: Any = None) -> Any:
     try:
         found = response.json()
         text = f"{found['error']}: {found['message']} (request id {found['request_id']})"
-        reasons = list(_reasons(found))
+        reasons = [*_reasons(found), *_wait(response)]
     except (ValueError, KeyError):
         found, text, reasons = None, f"the server answered {response.status_code}", []
     raise RefusedError("\n".join([text, *reasons]), found)
@@ -135,6 +151,12 @@ def _reasons(refusal: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {_missing(refusal)}"
     if refusal["error"] == "password_change_required":
         yield "  `sb password` does that"
+
+
+def _wait(response: httpx.Response) -> Iterator[str]:
+    """Yield how long to wait where the refusal is one for now."""
+    if seconds := response.headers.get("Retry-After"):
+        yield f"  {shown(f'try again in {seconds} s')}"
 
 
 def _plain(detail: object) -> str:

@@ -63,15 +63,16 @@ def _left(end: datetime, verb: str) -> str:
 
 
 def votes(request: Mapping[str, Any]) -> list[str]:
-    """Return a line for each vote: who, what and why."""
+    """Return a line for each vote: who, what, why, and whether its voter could cast it no more."""
+    return [shown(_vote(vote)) for vote in request["approvals"]]
+
+
+def _vote(vote: Mapping[str, Any]) -> str:
     words = {"approve": "approved", "reject": "rejected"}
-    return [
-        shown(
-            f"{words.get(vote['decision'], vote['decision'])} by {vote['approver_display']}"
-            + (f": {vote['comment']}" if vote["comment"] else "")
-        )
-        for vote in request["approvals"]
-    ]
+    line = f"{words.get(vote['decision'], vote['decision'])} by {vote['approver_display']}"
+    # Of a request that was decided it is null: what decided stays decided.
+    line += " (does not count any more)" if vote.get("counts") is False else ""
+    return line + (f": {vote['comment']}" if vote["comment"] else "")
 
 
 def revealed(wraps: Sequence[Mapping[str, Any]]) -> str | None:

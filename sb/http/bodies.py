@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from sb.errors import InvalidInputError, SbError
+from sb.http.unknown_fields import reason_for
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_DEPTH = 32
@@ -93,7 +94,7 @@ def parse_body(model: type[M], raw: bytes, *, content_type: str | None, optional
     try:
         return model.model_validate(found, strict=True)
     except ValidationError as problem:
-        raise _invalid(problem) from None  # pydantic's text repeats the input
+        raise _invalid(model, problem) from None  # pydantic's text repeats the input
 
 
 def parse_query(model: type[M], found: Mapping[str, list[str]]) -> M:
@@ -110,7 +111,7 @@ def parse_query(model: type[M], found: Mapping[str, list[str]]) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as problem:
-        raise _invalid(problem) from None
+        raise _invalid(model, problem) from None
     except OverflowError:  # a time whose offset carries it out of the calendar
         raise InvalidInputError from None
 
@@ -121,9 +122,8 @@ def _refuse_unknown(model: type[BaseModel], found: Mapping[str, Any]) -> None:
         return
     unknown = sorted(found.keys() - model.model_fields.keys())[:MAX_REASONS]
     if unknown:
-        reason = "Extra inputs are not permitted"
         raise InvalidInputError(
-            fields=[{"field": name[:300], "reason": reason} for name in unknown]
+            fields=[{"field": name[:300], "reason": reason_for(model, [name])} for name in unknown]
         )
 
 
@@ -182,13 +182,15 @@ def _check_text(found: str) -> None:
         raise InvalidInputError(UNSTORABLE)
 
 
-def _invalid(problem: ValidationError) -> InvalidInputError:
+def _invalid(model: type[BaseModel], problem: ValidationError) -> InvalidInputError:
     errors = problem.errors(include_input=False, include_url=False)
-    return InvalidInputError(fields=[_fault(error) for error in errors[:MAX_REASONS]])
+    return InvalidInputError(fields=[_fault(model, error) for error in errors[:MAX_REASONS]])
 
 
-def _fault(error: ErrorDetails) -> dict[str, str]:
+def _fault(model: type[BaseModel], error: ErrorDetails) -> dict[str, str]:
     # The library's own words before a reason of ours; the context stays here, it may hold input.
     reason = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        reason = reason_for(model, error["loc"])
     place = getattr(error.get("ctx", {}).get("error"), "place", ())
     return {"field": ".".join(map(str, (*error["loc"], *place)))[:300], "reason": reason[:300]}

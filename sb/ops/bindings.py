@@ -7,30 +7,25 @@ name they call it by.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-from sb.auth.access import GLOBAL, Resource, allowed, visibility
+from sb.auth.access import visibility
 from sb.db.engine import Transaction
-from sb.errors import Denial
-from sb.ops import audit, projects, secret_kinds, secrets
+from sb.ops import audit, binding_reach, projects, secret_kinds, secrets
 from sb.ops.callers import Caller
-from sb.ops.errors import EnvironmentNotInProjectError, OutOfScopeProjectError
+from sb.ops.errors import EnvironmentNotInProjectError
 from sb.ops.secrets import Place
 from sb.ops.tenancy_errors import (
     BindingExistsError,
     BindingNotFoundError,
-    SecretOutOfScopeError,
 )
 
-BIND: Final = "secret.bind"
 CREATE = "secret_binding.create"
 UPDATE = "secret_binding.update"
 DELETE = "secret_binding.delete"
 DEFAULT_OPS = ("read",)
-#: With more projects that have a secret than these, only who may bind everything binds it again.
-MAX_SHARED = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,17 +52,21 @@ def create(
     """
     # 1. The project, held, and what of it the caller may bind in.
     project = projects.hold(tx, caller=caller, project_id=project_id)
-    _require_reach(project, caller=caller, action=CREATE)
+    binding_reach.require_reach(project, caller=caller, action=CREATE)
     projects.require_active(project)
     _check_environment(tx, project_id=project_id, environment_id=limits.environment_id)
     # 2. The secret: nobody else registers or binds this path meanwhile.
-    _require_way(
+    binding_reach.require_way(
         tx, project, secret, caller=caller, environment_id=limits.environment_id, action=CREATE
     )
     place, secret_id = _found(tx, caller=caller, secret=secret)
-    _require(project, place, caller=caller, environment_id=limits.environment_id, action=CREATE)
+    binding_reach.require(
+        project, place, caller=caller, environment_id=limits.environment_id, action=CREATE
+    )
     tx.scalar("secret_lock_path", provider_type=place.provider_type, secret_ref=place.secret_ref)
-    _require_not_foreign(tx, caller=caller, project_id=project_id, place=place, action=CREATE)
+    binding_reach.require_not_foreign(
+        tx, caller=caller, project_id=project_id, place=place, action=CREATE
+    )
     # 3. Write it.
     if secret_id is None:
         secret_id = secrets.register(tx, caller=caller, place=place, project_id=project_id, now=now)
@@ -168,14 +167,23 @@ def update(
     # 2. The new limits: in this project, in scope, and no more of a foreign secret.
     _check_environment(tx, project_id=project_id, environment_id=after.environment_id)
     place = _place(old)
-    _require(project, place, caller=caller, environment_id=after.environment_id, action=UPDATE)
+    binding_reach.require(
+        project, place, caller=caller, environment_id=after.environment_id, action=UPDATE
+    )
     wider = _is_wider(before, after)
     if wider:
         projects.require_active(project)
         tx.scalar(
             "secret_lock_path", provider_type=place.provider_type, secret_ref=place.secret_ref
         )
-        _require_not_foreign(tx, caller=caller, project_id=project_id, place=place, action=UPDATE)
+        binding_reach.require_not_foreign(
+            tx,
+            caller=caller,
+            project_id=project_id,
+            place=place,
+            action=UPDATE,
+            but_secret_id=secret_id,
+        )
     # 3. Write it.
     tx.count(
         "binding_update", project_id=project_id, secret_id=secret_id, **_columns(after), now=now
@@ -226,7 +234,7 @@ def _take(
     project = projects.hold(tx, caller=caller, project_id=project_id)
     tx.one("binding_lock", project_id=project_id, secret_id=secret_id)
     row = show(tx, caller=caller, project_id=project_id, secret_id=secret_id)
-    _require(
+    binding_reach.require(
         project,
         _place(row),
         caller=caller,
@@ -239,7 +247,9 @@ def _take(
 def _found(tx: Transaction, *, caller: Caller, secret: str | Place) -> tuple[Place, str | None]:
     if isinstance(secret, Place):
         return secrets.settle(tx, place=secret), None
-    row = secrets.show(tx, caller=caller, secret_id=secret, permissions=("secret.list", BIND))
+    row = secrets.show(
+        tx, caller=caller, secret_id=secret, permissions=("secret.list", binding_reach.BIND)
+    )
     return _place(row), secret
 
 
@@ -249,100 +259,6 @@ def _place(row: Mapping[str, Any]) -> Place:
         secret_ref=row["secret_ref"],
         cluster_name=row["cluster_name"] or row["connection_cluster"],
         provider_connection_id=row["provider_connection_id"],
-    )
-
-
-def _require_reach(project: Mapping[str, Any], *, caller: Caller, action: str) -> None:
-    """Refuse early whoever can bind nothing here, so that they learn nothing of any secret."""
-    seen = visibility(caller.grants, (BIND,))
-    if not seen.everything and not any(_reaches(scope, project) for scope in seen.scopes):
-        raise OutOfScopeProjectError(
-            audit=projects.denied(action, f"project:{project['id']}", permission=BIND)
-        )
-
-
-def _reaches(scope: Mapping[str, Any], project: Mapping[str, Any]) -> bool:
-    teams = scope.get("team_ids")
-    return scope.get("project_id") in (None, project["id"]) and (
-        teams is None or project["team_id"] in teams
-    )
-
-
-def _require(
-    project: Mapping[str, Any],
-    place: Place,
-    *,
-    caller: Caller,
-    environment_id: str | None,
-    action: str,
-) -> None:
-    resource = _resource(project["id"], project["team_id"], environment_id, place)
-    if not allowed(caller.grants, BIND, resource):
-        raise OutOfScopeProjectError(
-            audit=projects.denied(action, f"project:{project['id']}", permission=BIND)
-        )
-
-
-def _require_way(
-    tx: Transaction,
-    project: Mapping[str, Any],
-    secret: str | Place,
-    *,
-    caller: Caller,
-    environment_id: str | None,
-    action: str,
-) -> None:
-    """Refuse a connection on a cluster out of scope as one that is not there would be."""
-    if not isinstance(secret, Place) or secret.provider_connection_id is None:
-        return
-    row = tx.one("connection_find", id=secret.provider_connection_id)
-    cluster = None if row is None else row["cluster_name"] or secret.cluster_name
-    place = replace(secret, cluster_name=cluster)
-    _require(project, place, caller=caller, environment_id=environment_id, action=action)
-
-
-def _require_not_foreign(
-    tx: Transaction, *, caller: Caller, project_id: str, place: Place, action: str
-) -> None:
-    """Refuse to reach a secret that other projects have, unless all of them are in scope too."""
-    if allowed(caller.grants, BIND, GLOBAL):
-        return
-    elsewhere = tx.many(
-        "binding_list_elsewhere",
-        provider_type=place.provider_type,
-        secret_ref=place.secret_ref,
-        connection_id=place.provider_connection_id,
-        cluster_name=place.cluster_name or "",
-        project_id=project_id,
-        limit=MAX_SHARED + 1,
-    )
-    there = (
-        _resource(row["project_id"], row["team_id"], row["environment_id"], place)
-        for row in elsewhere
-    )
-    # What more projects share than are looked at here may be somebody's who is not.
-    if len(elsewhere) > MAX_SHARED or not all(allowed(caller.grants, BIND, at) for at in there):
-        raise SecretOutOfScopeError(
-            audit=Denial(
-                action,
-                f"project:{project_id}",
-                error_kind="secret_out_of_scope",
-                target_provider_type=place.provider_type,
-                target_secret_ref=place.secret_ref,
-            )
-        )
-
-
-def _resource(
-    project_id: str, team_id: str | None, environment_id: str | None, place: Place
-) -> Resource:
-    return Resource(
-        team_id=team_id,
-        project_id=project_id,
-        environment_id=environment_id,
-        secret_ref=place.secret_ref,
-        provider=place.provider_type,
-        cluster=place.cluster_name,
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
+from typing import Any
 
 from sb.auth.permissions import SEED_ROLES
 from sb.db.engine import Transaction
@@ -12,6 +14,16 @@ from sb.ops.callers import System
 from sb.ops.errors import UserNotFoundError
 
 BOOTSTRAP = System(part="bootstrap")
+
+
+class Unused(StrEnum):
+    """Why a setting that makes an administrator was given and changed nothing."""
+
+    ACCOUNTS = "there are accounts already"
+    ADMINISTERED = "somebody administers already"
+    NO_ACCOUNT = "there is no such account, and somebody administers already"
+    DISABLED = "that account is disabled: `sb recover` lets it in again"
+    HELD = "that account holds admin already: `sb recover` lets it in again"
 
 
 def seed(tx: Transaction, *, now: datetime) -> None:
@@ -138,17 +150,24 @@ def create_first_admin(
     )
 
 
-def adopt_admin(tx: Transaction, *, user_id: str, now: datetime) -> bool:
-    """Grant `admin` globally to this account if nobody holds it; tell whether that happened."""
+def adopt_admin(tx: Transaction, *, user_id: str, now: datetime) -> Unused | None:
+    """Grant `admin` globally to this account if nobody administers; else return why it was not.
+
+    Who is disabled or has a temporary password administers nothing, whatever they hold.
+    """
     role = tx.one("role_lock", name="admin")
-    if role is None or tx.scalar("grant_any_of_role", role_id=role["id"]) is not None:
-        return False
-    if tx.one("user_find", id=user_id) is None:
-        msg = f"SB_BOOTSTRAP_ADMIN_USER_ID: there is no account {user_id}; nobody holds admin."
+    account = tx.one("user_find", id=user_id)
+    if role is None or tx.scalar("administrator_any") is not None:
+        return Unused.NO_ACCOUNT if account is None else Unused.ADMINISTERED
+    if account is None:
+        msg = f"SB_BOOTSTRAP_ADMIN_USER_ID: there is no account {user_id}; nobody administers."
         raise UserNotFoundError(msg)
-    grants.give(
-        tx, user_id=user_id, role_id=role["id"], scope={}, granted_by=BOOTSTRAP.actor, now=now
-    )
+    if account["disabled"]:
+        return Unused.DISABLED
+    same: dict[str, Any] = {"user_id": user_id, "role_id": role["id"], "scope": {}}
+    if tx.scalar("grant_find_same", **same, now=now) is not None:
+        return Unused.HELD
+    grants.give(tx, **same, granted_by=BOOTSTRAP.actor, now=now)
     audit.record(
         tx,
         by=BOOTSTRAP,
@@ -157,4 +176,4 @@ def adopt_admin(tx: Transaction, *, user_id: str, now: datetime) -> bool:
         metadata={"role": "admin"},
         now=now,
     )
-    return True
+    return None

@@ -47,6 +47,7 @@ def once(
     A concurrent call with the same key waits for the first and replays it. An answer that holds a
     secret is not kept (`keep_body` false): its repetition is refused.
     """
+    watch = tx.watch
     taken = tx.count(
         "idempotency_insert",
         actor=key.actor,
@@ -56,6 +57,8 @@ def once(
         expires_at=now + KEPT_FOR,
         now=now,
     )
+    # The key is no change yet: what comes next may wait, and its caller is looked at till then.
+    tx.watch = watch
     if taken == 0:
         return _replay(tx, key=key, now=now)
     body = create(tx)

@@ -19,6 +19,7 @@ from sb.ops import (
     administrators,
     audit,
     grants,
+    organisation_grants,
     organisation_powers,
     organisation_tenancy,
     projects,
@@ -135,5 +136,5 @@ SECTIONS: Mapping[str, Callable[[Work, Item, str], None]] = {
     "projects": organisation_tenancy.project,
     "workflows": organisation_powers.workflow,
     "policies": organisation_powers.policy,
-    "grants": organisation_powers.grant,
+    "grants": organisation_grants.grant,
 }

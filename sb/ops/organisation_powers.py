@@ -1,14 +1,13 @@
-"""Roles, workflows, policy rules and grants of a document, each through its own operation."""
+"""Roles, workflows and policy rules of a document, each through its own operation."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sb.ops import grant_lists, grants, policy_rules, roles, scopes, workflows
-from sb.ops.organisation_names import GoneError, Row, everything, fault
+from sb.ops import policy_rules, roles, workflows
+from sb.ops.organisation_names import GoneError, Row, fault
 from sb.ops.organisation_work import Item, Key, Work, given
 
 WORKFLOW_SHOWN = (*(key for key in workflows.KNOBS if key != "approver_role_id"), "approver_role")
@@ -119,46 +118,3 @@ def _rule(work: Work, item: Item, anchor: Mapping[str, str], at: str) -> Row | N
 
 def _rule_key(anchor: Mapping[str, Any], name: str, *, system: bool) -> Key:
     return anchor.get("project_id"), anchor.get("team_id"), None if system else name
-
-
-def grant(work: Work, item: Item, at: str) -> None:
-    user_id = work.names.person(item["person"], field=f"{at}.person")
-    role_id = work.names.id_of("role", item["role"], field=f"{at}.role")
-    scope = scopes.canonical(work.names.with_ids(item["scope"], field=f"{at}.scope"))
-    common: dict[str, Any] = {"caller": work.caller, "now": work.now}
-    if user_id not in work.grants:
-        work.grants[user_id] = _in_force(work, user_id)
-    key = _grant_key(role_id, scope)
-    row = work.grants[user_id].get(key)
-    keys = ("expires_at", "reason")
-    asked = given(item, keys)
-    where = ", ".join(f"{key}={value}" for key, value in sorted(item["scope"].items()))
-    name = f"{item['role']} to {item['person']} at {where or 'everything'}"
-    ends = asked.get("expires_at")
-    if row is None and ends is not None and ends <= work.now:
-        work.note("grant", name, {}, {})  # It was given and has ended, as the document said.
-        return
-    if row is None:
-        asked = {"expires_at": None, "reason": None, **asked}
-        found = grants.create(
-            work.tx, user_id=user_id, role_id=role_id, scope=scope, **asked, **common
-        )
-    else:
-        found = grants.update(work.tx, grant_id=row["id"], changes=asked, **common)
-    work.grants[user_id][key] = found
-    work.note("grant", name, row, found, shown=keys)
-
-
-def _in_force(work: Work, user_id: str) -> dict[Key, Row]:
-    rows = everything(
-        lambda **page: grant_lists.list_of_user(
-            work.tx, caller=work.caller, user_id=user_id, active=True, now=work.now, **page
-        ),
-        at="granted_at",
-        id_="id",
-    )
-    return {_grant_key(row["role_id"], row["scope"]): row for row in reversed(list(rows))}
-
-
-def _grant_key(role_id: str, scope: Mapping[str, Any]) -> Key:
-    return role_id, json.dumps(scope, sort_keys=True)

@@ -10,7 +10,8 @@ from sb.ops.organisation_names import Row, above, everything, fault, joined, par
 from sb.ops.organisation_work import Item, Key, Work, given, placed
 
 PROJECT_SHOWN = ("team", "status")
-BINDING_SHOWN = ("environment", "allowed_ops", "allowed_keys")
+ENVIRONMENT_SHOWN = ("type", "kind", "risk_level", "description")
+BINDING_SHOWN = ("connection", "cluster", "environment", "allowed_ops", "allowed_keys")
 DEFAULT_TYPE, DEFAULT_RISK = "other", 1
 
 
@@ -117,7 +118,7 @@ def _environment(work: Work, item: Item, at: str, project: Row) -> None:
             work.tx, environment_id=row["id"], changes=given(item, keys), **common
         )
     work.names.put("environment", path, found)
-    work.note("environment", path, row, found, shown=keys)
+    work.note("environment", path, row, found, shown=ENVIRONMENT_SHOWN)
 
 
 def _binding(work: Work, item: Item, at: str, project: Row) -> None:
@@ -150,12 +151,16 @@ def _binding(work: Work, item: Item, at: str, project: Row) -> None:
 
 
 def _plain(work: Work, row: Row | None) -> Row | None:
-    """Return a binding as people read it: with its environment's name."""
+    """Return a binding as people read it: with names in place of ids."""
     if row is None:
         return None
-    id_ = row["environment_id"]
-    path = None if id_ is None else parted(work.names.name_of("environment", id_))[-1]
-    return {**row, "environment": path}
+    environment, connection = row["environment_id"], row["provider_connection_id"]
+    return {
+        **row,
+        "environment": environment and parted(work.names.name_of("environment", environment))[-1],
+        "connection": connection and work.names.name_of("connection", connection),
+        "cluster": row["cluster_name"] or row["connection_cluster"],
+    }
 
 
 def _bound(work: Work, project_id: str, place: secrets.Place, at: str) -> Row | None:

@@ -55,6 +55,8 @@ class Work:
     bindings: dict[str, dict[Key, dict[str, Row]]] = field(default_factory=dict)
     grants: dict[str, dict[Key, Row]] = field(default_factory=dict)
     rules: dict[Key, list[Row]] = field(default_factory=dict)
+    #: When grants were last taken back, by person, role and scope: read before the first new one.
+    taken_back: dict[Key, datetime] | None = None
     #: Workflows that are to ask nobody, each with its place: once the rules are as they are to be.
     later: list[tuple[str, Item]] = field(default_factory=list)
 

@@ -163,7 +163,7 @@ def _target(
     target = None
     try:
         target = submissions.resolve(tx, draft=asked, config=config)
-        submissions.require_environment(tx, target)
+        submissions.require_production(asked, target)
     except SbError as refusal:
         return target, refusal
     return target, None

@@ -181,7 +181,7 @@ def _scope(row: Mapping[str, Any]) -> policies.PolicyScope:
         ),
         project_id=row["project_id"],
         environment=row["environment_name"],
-        environment_id=row["rule_environment_id"],
+        environment_id=row["environment_id"],
         environment_kind=row["environment_kind"],
     )
 

@@ -1,7 +1,8 @@
 """Production sticks to a secret: once it serves production, the rules see it as production's.
 
-However it is bound, moved, bound anew or asked for afterwards, until somebody who writes the rules
-of everything says otherwise. A weaker environment or a second binding opens no other way to it.
+However it is bound, moved, bound anew or called afterwards, until somebody who writes the rules of
+everything says otherwise. A project asks for it in its production environments alone: elsewhere
+other people could ask and decide, and rules for that environment would not match.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from typing import Any, Final
 from sb.db.engine import Transaction
 from sb.ops import audit, secrets, targets
 from sb.ops.callers import Caller
+from sb.ops.tenancy_errors import SecretInProductionError
 
 PROD: Final = "prod"
 NON_PROD: Final = "non_prod"
 CHANGE = "secret.kind_changed"
-#: With so many entries for one path nobody compares them any more: it is production's.
-MAX_ENTRIES: Final = 100
+#: So many entries are compared at a time.
+PAGE: Final = 100
 
 
 def settle(
@@ -28,22 +30,50 @@ def settle(
     """Return the target with the kind as which the rules see it."""
     if target.environment_kind == PROD:
         return target
-    path = targets.joined_ref(provider_type, secret_ref, target.config)
-    rows = tx.many(
-        "secret_list_prod",
+    found = is_production(
+        tx,
         provider_type=provider_type,
-        refs=_endings(path) if provider_type in targets.PATH_PROVIDERS else [path],
+        secret_ref=secret_ref,
+        config=target.config,
         connection_id=target.connection_id,
-        cluster_name=target.cluster_name or "",
+        cluster_name=target.cluster_name,
     )
-    asked = (provider_type, secret_ref, target.config)
-    if len(rows) < MAX_ENTRIES and not any(_same(row, *asked) for row in rows):
-        return target
-    return replace(target, environment_kind=PROD, sticks=True)
+    return replace(target, environment_kind=PROD, sticks=True) if found else target
 
 
-def _endings(path: str) -> list[str]:
+def is_production(
+    tx: Transaction,
+    *,
+    provider_type: str,
+    secret_ref: str,
+    config: Mapping[str, str],
+    connection_id: str | None,
+    cluster_name: str | None,
+) -> bool:
+    """Tell whether these lead to a secret of production, whatever it is called there."""
+    path = targets.joined_ref(provider_type, secret_ref, config)
+    after_id = None
+    while True:
+        rows = tx.many(
+            "secret_list_prod",
+            provider_type=provider_type,
+            refs=_endings(provider_type, path),
+            connection_id=connection_id,
+            cluster_name=cluster_name or "",
+            after_id=after_id,
+            limit=PAGE,
+        )
+        if any(_same(row, provider_type, secret_ref, config) for row in rows):
+            return True
+        if len(rows) < PAGE:
+            return False
+        after_id = rows[-1]["id"]
+
+
+def _endings(provider_type: str, path: str) -> list[str]:
     """Return what may be left of a path behind a connection that has the beginning as its own."""
+    if provider_type not in targets.PATH_PROVIDERS:
+        return [path]
     parts = path.split("/")
     return ["/".join(parts[n:]) for n in range(len(parts))]
 
@@ -51,15 +81,17 @@ def _endings(path: str) -> list[str]:
 def _same(
     row: Mapping[str, Any], provider_type: str, secret_ref: str, config: Mapping[str, str]
 ) -> bool:
-    """Tell whether the entry is for the secret to which these routing keys lead."""
+    """Tell whether the entry is for the secret to which these routing keys lead, or may be."""
     path = targets.joined_ref(provider_type, secret_ref, config)
-    if row["provider_connection_id"] is None:
-        # Behind whichever connection: both what is written and what is reached are its name.
-        return _alike(provider_type, row["secret_ref"], secret_ref, path)
     way: Mapping[str, str] = row["scope"] or {}
-    if any(config.get(key, value) != value for key, value in way.items() if key != "kvPrefix"):
+    routing = {key: value.strip("/") for key, value in way.items() if key != "kvPrefix"}
+    if any(config.get(key, value).strip("/") != value for key, value in routing.items()):
         return False
-    return _alike(provider_type, targets.joined_ref(provider_type, row["secret_ref"], way), path)
+    names = [path]
+    if row["provider_connection_id"] is None or ("kvPrefix" in config and "kvPrefix" not in way):
+        # The prefix of its connection, or of its agent, is not known here.
+        names = [secret_ref, *_endings(provider_type, path)]
+    return _alike(provider_type, targets.joined_ref(provider_type, row["secret_ref"], way), *names)
 
 
 def _alike(provider_type: str, entry: str, *names: str) -> bool:
@@ -100,8 +132,15 @@ def mark_everywhere(tx: Transaction, *, by: Caller, project_id: str, now: dateti
 def change(
     tx: Transaction, *, caller: Caller, secret_id: str, kind: str, reason: str, now: datetime
 ) -> Mapping[str, Any]:
-    """Say of which kind the secret is from now on, and return it; a second call changes nothing."""
+    """Say of which kind the secret is from now on, and return it; a second call changes nothing.
+
+    What a production environment has is not let go: whoever moved it then would open it.
+    """
     row = secrets.show(tx, caller=caller, secret_id=secret_id, permissions=("policy.edit",))
+    tx.scalar("secret_lock_path", provider_type=row["provider_type"], secret_ref=row["secret_ref"])
+    bound = tx.scalar("binding_count_prod", secret_id=secret_id)
+    if kind == NON_PROD and bound:
+        raise SecretInProductionError(field="kind", bindings=bound)
     _set(tx, by=caller, secret_id=secret_id, kind=kind, facts={"reason": reason}, now=now)
     return {**row, "kind": kind}
 

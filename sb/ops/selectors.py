@@ -34,6 +34,11 @@ TEXTS: Final[Mapping[str, tuple[Callable[[str], bool], str]]] = {
     "environment": (fits_name, "must be text of 1 to 255 characters"),
     "secret_ref_prefix": (fits_ref, LONG_REF),
 }
+#: What is said of an anchored rule for all of production.
+BY_PLATFORM: Final = (
+    "Rules of a project or a team govern non_prod by kind. For production leave the anchor out and "
+    "put the project into the selector."
+)
 #: What a team's rule leaves to the requests of its projects.
 UNPINNED_IN_TEAMS = ("project_id", "environment_id", "team_id")
 
@@ -59,7 +64,7 @@ def for_project(tx: Transaction, selector: Mapping[str, Any], *, project_id: str
     """Return the selector an administrator gives to a project's rule, or refuse it."""
     found = _of_project(selector, project_id=project_id)
     if found.get("environment_kind") == "prod" and "environment_id" not in found:
-        too_broad("env_kind_invalid")
+        too_broad("env_kind_invalid", BY_PLATFORM)
     _check_environment(tx, found, project_id=project_id)
     return found
 
@@ -90,12 +95,12 @@ def for_team(selector: Mapping[str, Any], *, scoped: bool) -> dict[str, str]:
     if kind == "prod":
         if scoped:
             raise ProdPolicyNotAllowedError(env_kind="prod")
-        too_broad("env_kind_invalid")
+        too_broad("env_kind_invalid", BY_PLATFORM)
     return found
 
 
-def too_broad(reason: str) -> NoReturn:
-    raise PolicyScopeTooBroadError(reason=reason)
+def too_broad(reason: str, message: str | None = None) -> NoReturn:
+    raise PolicyScopeTooBroadError(message, reason=reason)
 
 
 def _of_project(selector: Mapping[str, Any], *, project_id: str) -> dict[str, str]:

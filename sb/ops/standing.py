@@ -12,9 +12,9 @@ from typing import Any
 from sb.auth.access import Grant, allowed
 from sb.db.engine import Transaction
 from sb.errors import SbError
-from sb.ops import grants, requests, targets
+from sb.ops import grants, requests, secret_kinds, targets
 from sb.ops.errors import RequesterLostRightError
-from sb.ops.tenancy_errors import BindingRevokedError
+from sb.ops.tenancy_errors import BindingRevokedError, ProductionSecretError
 
 
 def require(
@@ -54,7 +54,21 @@ def find_withdrawal(
     lost = targets.find_lost_ground(tx, row, keys=keys, ready=ready)
     if lost is None and not _could_still_ask(tx, row, held=held, now=now):
         return RequesterLostRightError()
+    if lost is None and _became_production(tx, row):
+        return ProductionSecretError()
     return lost
+
+
+def _became_production(tx: Transaction, row: Mapping[str, Any]) -> bool:
+    """Tell whether the secret is production's by now, and the rules chose for what is not."""
+    return row["snap_environment_kind"] != secret_kinds.PROD and secret_kinds.is_production(
+        tx,
+        provider_type=row["target_provider_type"],
+        secret_ref=row["target_secret_ref"],
+        config=row["target_provider_config"],
+        connection_id=row["provider_connection_id"],
+        cluster_name=row["cluster_name"],
+    )
 
 
 def _could_still_ask(

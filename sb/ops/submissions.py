@@ -15,11 +15,11 @@ from sb.ops import approvals, audit, policies, requests, secret_kinds, targets, 
 from sb.ops.callers import Caller, System
 from sb.ops.errors import (
     AutoApprovalForbiddenError,
-    EnvironmentRequiredError,
     OutOfScopeKeyError,
     OutOfScopeOpError,
     OutOfScopeProjectError,
 )
+from sb.ops.tenancy_errors import ProductionSecretError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +132,7 @@ def find_target(tx: Transaction, *, caller: Caller, draft: Draft) -> targets.Tar
     """Return where the request points, all of it within the caller's reach, or refuse it."""
     config = targets.check_config(draft.target_provider_type, draft.target_provider_config)
     target = _reachable_target(tx, caller=caller, draft=draft, config=config)
-    require_environment(tx, target)
+    require_production(draft, target)
     return target
 
 
@@ -160,15 +160,12 @@ def resolve(tx: Transaction, *, draft: Draft, config: Mapping[str, str]) -> targ
     )
 
 
-def require_environment(tx: Transaction, target: targets.Target) -> None:
-    """Refuse to leave the environment out where the project has one of production."""
-    if (
-        target.project_id is not None
-        and target.environment_id is None
-        and tx.scalar("environment_any_prod", project_id=target.project_id) is not None
-    ):
-        # Rules for production must not be passed by leaving production out.
-        raise EnvironmentRequiredError(field="environment")
+def require_production(draft: Draft, target: targets.Target) -> None:
+    """Refuse a project that asks for production's secret in an environment that is not."""
+    if draft.project_id is not None and target.sticks:
+        raise ProductionSecretError(
+            field="environment", audit=_submit_denied(draft, ProductionSecretError.code)
+        )
 
 
 def scope_of(draft: Draft, target: targets.Target) -> policies.PolicyScope:
@@ -183,8 +180,7 @@ def scope_of(draft: Draft, target: targets.Target) -> policies.PolicyScope:
         ),
         project_id=target.project_id,
         environment=target.environment,
-        # Rules for a weaker environment, maybe its own people's, are not for production.
-        environment_id=None if target.sticks else target.environment_id,
+        environment_id=target.environment_id,
         environment_kind=target.environment_kind,
     )
 

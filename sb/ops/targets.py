@@ -19,6 +19,7 @@ from sb.ops.errors import (
     ConnectionNotFoundError,
     CredentialInConfigError,
     EnvironmentNotInProjectError,
+    EnvironmentRequiredError,
     OutOfScopeKeyError,
     OutOfScopeOpError,
     OutOfScopeProjectError,
@@ -167,6 +168,9 @@ def _bound_target(
     if project is None or project["status"] != "active":
         raise OutOfScopeProjectError
     env = _environment(tx, project_id, environment)
+    if env is None and tx.scalar("environment_any_prod", project_id=project_id) is not None:
+        # Rules for production must not be passed by leaving production out.
+        raise EnvironmentRequiredError(field="environment")
     rows = tx.many(
         "binding_list_for_ref",
         project_id=project_id,

@@ -119,6 +119,18 @@ class BindingExistsError(SbError):
     message = "The secret is bound to this project already."
 
 
+class ProductionSecretError(SbError):
+    code = "production_secret"
+    status = 409
+    message = "This secret is production's: ask for it in an environment that is."
+
+
+class SecretInProductionError(SbError):
+    code = "secret_in_production"
+    status = 409
+    message = "A production environment has this secret: end that binding first."
+
+
 class BindingRevokedError(SbError):
     code = "binding_revoked"
     status = 409

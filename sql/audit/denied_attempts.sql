@@ -10,6 +10,12 @@
 -- Variables: since (timestamp with time zone).
 -- Run:  psql -v since='2026-01-01T00:00:00Z' -f sql/audit/denied_attempts.sql
 \set ON_ERROR_STOP on
+\set SHOW_CONTEXT never
+\if :{?since}
+\else
+DO $$ BEGIN RAISE EXCEPTION 'since is missing (timestamp with time zone)'
+  USING HINT = $run$psql -v since='2026-01-01T00:00:00Z' -f sql/audit/denied_attempts.sql$run$; END $$;
+\endif
 -- Compiling this takes longer than answering it.
 SELECT set_config('jit', 'off', false) AS jit \gset
 WITH denied AS (

@@ -5,12 +5,23 @@
 -- ended_at, ended_how, ended_by and ended_reason tell what became of the grant until today. Teams,
 -- projects and environments have their names of today. without_effect tells why a grant gave nothing.
 -- A person is named by id, or by an address they have today or had at the moment: that may be two
--- people. No row: nobody is called so. A row without a role: they held none.
+-- people. An error: nobody is called so. A row without a role: they held none.
 -- Limits: what was changed in the tables by hand left no trail. A grant taken back by a release that
 -- did not write granted_at and whose beginning is not in the trail counts as held before its end.
 -- Variables: person (id or address), at (timestamp with time zone).
 -- Run:  psql -v person=ann@example.com -v at='2026-01-01T00:00:00Z' -f sql/audit/grants_of_person_at.sql
 \set ON_ERROR_STOP on
+\set SHOW_CONTEXT never
+\if :{?person}
+\else
+DO $$ BEGIN RAISE EXCEPTION 'person is missing (id or address)'
+  USING HINT = $run$psql -v person=ann@example.com -v at='2026-01-01T00:00:00Z' -f sql/audit/grants_of_person_at.sql$run$; END $$;
+\endif
+\if :{?at}
+\else
+DO $$ BEGIN RAISE EXCEPTION 'at is missing (timestamp with time zone)'
+  USING HINT = $run$psql -v person=ann@example.com -v at='2026-01-01T00:00:00Z' -f sql/audit/grants_of_person_at.sql$run$; END $$;
+\endif
 -- Compiling this takes longer than answering it.
 SELECT set_config('jit', 'off', false) AS jit \gset
 WITH moment AS (
@@ -127,3 +138,15 @@ LEFT JOIN LATERAL (
   ORDER BY a.occurred_at, a.id
   LIMIT 1) AS later ON true
 ORDER BY u.email, h.granted_at, h.id;
+-- A slip of the pen must not read as if nothing had happened.
+SELECT :ROW_COUNT = 0 AS unknown, set_config('audit.asked', :'person', false) AS asked \gset
+\if :unknown
+DO $$ BEGIN RAISE EXCEPTION 'no such person: %', current_setting('audit.asked')
+  USING HINT = coalesce(
+    (SELECT 'At another time this was the address of ' || string_agg(DISTINCT u.email, ', ') || '.'
+     FROM audit_events AS a
+     JOIN local_users AS u ON a.resource = 'user:' || u.id
+     WHERE a.action = 'user.update' AND a.status = 'success'
+       AND a.metadata -> 'before' ->> 'email' = lower(current_setting('audit.asked'))),
+    'Nobody has or ever had this id or address.'); END $$;
+\endif

@@ -3,9 +3,10 @@
 -- scope covers something in the project. A team in a scope covers what stands below it; all of a scope
 -- must hold. limited_to is empty where the grant covers every request of the project; otherwise it
 -- covers only those for this environment, path, provider and cluster. reached_through tells what of
--- the scope leads here. No row: no such project then. A row without a person: nobody may approve.
--- Beyond this a request may ask for one role by its workflow, and nobody approves their own unless
--- its workflow lets them. Nothing is approved while project_status is archived.
+-- the scope leads here. An error: no such project then. A row without a person: nobody may approve.
+-- These are all who may approve at all. A request may ask for one role by its workflow (approver_role in
+-- workflow_changes.sql): it can be approved only through the rows that have this role. And nobody
+-- approves their own unless its workflow lets them. Nothing is approved while project_status is archived.
 -- At the moment itself everything of that moment has happened. As they were then, told from the
 -- append-only trail: grants with end and reason, roles with name and permissions, disabled accounts,
 -- where the project and the teams stood, environments, project_status. As of today: people's addresses
@@ -15,8 +16,14 @@
 -- project_id, as project was called before, still works.
 -- Run:  psql -v project=ledger -v at='2026-01-01T00:00:00Z' -f sql/audit/project_approvers.sql
 \set ON_ERROR_STOP on
+\set SHOW_CONTEXT never
 \if :{?project_id}
 \set project :project_id
+\endif
+\if :{?project}
+\else
+DO $$ BEGIN RAISE EXCEPTION 'project is missing (id or name of today)'
+  USING HINT = $run$psql -v project=ledger -v at='2026-01-01T00:00:00Z' -f sql/audit/project_approvers.sql$run$; END $$;
 \endif
 \if :{?at}
 \else
@@ -154,3 +161,20 @@ LEFT JOIN environments AS e
   ON e.project_id = p.id AND CAST(e.id AS text) = a.scope ->> 'environment_id'
 LEFT JOIN local_users AS b ON a.granted_by = 'user:' || b.id
 ORDER BY p.name, a.email, a.role, a.id;
+-- A slip of the pen must not read as if nothing had happened.
+SELECT :ROW_COUNT = 0 AS unknown, set_config('audit.asked', :'project', false) AS asked \gset
+\if :unknown
+DO $$ BEGIN RAISE EXCEPTION 'no such project: %', current_setting('audit.asked')
+  USING HINT = coalesce(
+    (SELECT 'It was made later, at ' || p.created_at || '.'
+     FROM projects AS p
+     WHERE current_setting('audit.asked') = p.name
+        OR lower(current_setting('audit.asked')) = CAST(p.id AS text)
+     LIMIT 1),
+    (SELECT 'At another time this was the name of ' || string_agg(DISTINCT p.name, ', ') || '.'
+     FROM audit_events AS a
+     JOIN projects AS p ON a.resource = 'project:' || p.id
+     WHERE a.action = 'project.update' AND a.status = 'success'
+       AND a.metadata -> 'before' ->> 'name' = current_setting('audit.asked')),
+    'No project has or ever had this id or name.'); END $$;
+\endif

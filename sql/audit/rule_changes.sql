@@ -3,15 +3,21 @@
 -- it was. Selectors are told with their values, which the audit trail itself never holds.
 -- A rule is named by id, or by a name that it has or ever had: that may be several, one after the
 -- other, which rule_id tells apart. A rule that was there before anything was recorded of it begins
--- with a row of the system. No row: there never was such a rule. A deleted rule keeps its story.
+-- with a row of the system. An error: there never was such a rule. A deleted rule keeps its story.
 -- Limits: a change of the workflow that the rule names is a change of the workflow, and not here but in
 -- workflow_changes.sql. Workflows, teams and projects have their names of today.
 -- Variables: rule (id or name).
 -- rule_id, as rule was called before, still works.
 -- Run:  psql -v rule=payments -f sql/audit/rule_changes.sql
 \set ON_ERROR_STOP on
+\set SHOW_CONTEXT never
 \if :{?rule_id}
 \set rule :rule_id
+\endif
+\if :{?rule}
+\else
+DO $$ BEGIN RAISE EXCEPTION 'rule is missing (id or name)'
+  USING HINT = $run$psql -v rule=payments -f sql/audit/rule_changes.sql$run$; END $$;
 \endif
 WITH asked AS (
   SELECT 'policy_rule:' || r.id AS resource
@@ -70,3 +76,9 @@ LEFT JOIN teams AS t ON CAST(t.id AS text) = d.metadata ->> 'team_id'
 LEFT JOIN workflow_definitions AS b ON d.key = 'workflow_id' AND CAST(b.id AS text) = d.before #>> '{}'
 LEFT JOIN workflow_definitions AS f ON d.key = 'workflow_id' AND CAST(f.id AS text) = d.after #>> '{}'
 ORDER BY d.resource, d.occurred_at, d.id NULLS FIRST, d.place;
+-- A slip of the pen must not read as if nothing had happened.
+SELECT :ROW_COUNT = 0 AS unknown, set_config('audit.asked', :'rule', false) AS asked \gset
+\if :unknown
+DO $$ BEGIN RAISE EXCEPTION 'no such rule: %', current_setting('audit.asked')
+  USING HINT = 'No rule has or ever had this id or name.'; END $$;
+\endif

@@ -3,6 +3,12 @@
 -- Variables: since (timestamp with time zone).
 -- Run:  psql -v since='2026-01-01T00:00:00Z' -f sql/audit/self_service_decisions.sql
 \set ON_ERROR_STOP on
+\set SHOW_CONTEXT never
+\if :{?since}
+\else
+DO $$ BEGIN RAISE EXCEPTION 'since is missing (timestamp with time zone)'
+  USING HINT = $run$psql -v since='2026-01-01T00:00:00Z' -f sql/audit/self_service_decisions.sql$run$; END $$;
+\endif
 SELECT r.id, u.email AS requester, r.type, r.status, r.target_secret_ref, w.name AS workflow,
        CASE WHEN v.id IS NOT NULL THEN 'decided by its requester' ELSE 'approved by nobody' END
          AS finding

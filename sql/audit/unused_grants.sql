@@ -11,6 +11,12 @@
 -- Variables: days (whole number of days).
 -- Run:  psql -v days=90 -f sql/audit/unused_grants.sql
 \set ON_ERROR_STOP on
+\set SHOW_CONTEXT never
+\if :{?days}
+\else
+DO $$ BEGIN RAISE EXCEPTION 'days is missing (whole number of days)'
+  USING HINT = $run$psql -v days=90 -f sql/audit/unused_grants.sql$run$; END $$;
+\endif
 -- Compiling this takes longer than answering it.
 SELECT set_config('jit', 'off', false) AS jit \gset
 WITH needs (permission, action) AS (

@@ -3,13 +3,19 @@
 -- Requests that were submitted before a change keep the workflow as it was then.
 -- A workflow is named by id, or by a name that it has or ever had: that may be several, one after the
 -- other, which workflow_id tells apart. A workflow that was there before anything was recorded of it
--- begins with a row of the system. No row: there never was such a workflow. A deleted one keeps its
--- story.
+-- begins with a row of the system. An error: there never was such a workflow. A deleted one keeps
+-- its story.
 -- Limits: a deletion tells of each thing what an earlier row told last; before is empty where none did.
 -- Roles have their names of today.
 -- Variables: workflow (id or name).
 -- Run:  psql -v workflow=standard -f sql/audit/workflow_changes.sql
 \set ON_ERROR_STOP on
+\set SHOW_CONTEXT never
+\if :{?workflow}
+\else
+DO $$ BEGIN RAISE EXCEPTION 'workflow is missing (id or name)'
+  USING HINT = $run$psql -v workflow=standard -f sql/audit/workflow_changes.sql$run$; END $$;
+\endif
 WITH asked AS (
   SELECT 'workflow:' || w.id AS resource
   FROM workflow_definitions AS w
@@ -66,3 +72,9 @@ LEFT JOIN local_users AS u ON d.actor = 'user:' || u.id
 LEFT JOIN roles AS b ON d.key = 'approver_role_id' AND CAST(b.id AS text) = d.before #>> '{}'
 LEFT JOIN roles AS f ON d.key = 'approver_role_id' AND CAST(f.id AS text) = d.after #>> '{}'
 ORDER BY d.resource, d.occurred_at, d.id NULLS FIRST, d.place;
+-- A slip of the pen must not read as if nothing had happened.
+SELECT :ROW_COUNT = 0 AS unknown, set_config('audit.asked', :'workflow', false) AS asked \gset
+\if :unknown
+DO $$ BEGIN RAISE EXCEPTION 'no such workflow: %', current_setting('audit.asked')
+  USING HINT = 'No workflow has or ever had this id or name.'; END $$;
+\endif

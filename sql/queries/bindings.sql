@@ -20,7 +20,8 @@ WHERE project_id = :project_id AND secret_id = :secret_id;
 -- Returns what a request rests on as it is now: project, environment, binding and connection, and
 -- whether its requester's account is switched off.
 SELECT r.id, r.type, r.target_keys, r.project_id, r.environment_id, r.secret_id, r.requester_id,
-       r.target_secret_ref, r.cluster_name, u.disabled, p.team_id,
+       r.target_secret_ref, r.target_provider_config, r.snap_environment_kind, r.cluster_name,
+       u.disabled, p.team_id,
        p.status AS project_status, e.deleted_at AS environment_deleted_at,
        b.secret_id AS bound_secret_id, b.environment_id AS bound_environment_id, b.allowed_keys,
        b.allowed_ops, r.target_provider_type, r.provider_connection_id,
@@ -36,7 +37,7 @@ LEFT JOIN provider_connections AS c ON c.id = r.provider_connection_id
 WHERE r.id = :request_id;
 
 -- name: binding_list_elsewhere :many
--- Returns up to so many bindings of other projects to what may be the same secret: of this path,
+-- Returns up to so many bindings, but the one meant, to what may be the same secret: of this path,
 -- behind the same connection or on a cluster that is not known to be another one. What is bound
 -- without a connection may turn out to be behind any.
 SELECT b.project_id, b.environment_id, p.team_id, s.provider_type, s.secret_ref,
@@ -48,7 +49,7 @@ LEFT JOIN provider_connections AS c ON c.id = s.provider_connection_id
 WHERE s.provider_type = :provider_type
   AND (s.secret_ref = :secret_ref
        OR (:provider_type = 'azure-kv' AND lower(s.secret_ref) = lower(:secret_ref)))
-  AND b.project_id <> :project_id
+  AND (b.project_id <> :project_id OR :but_secret_id IS NULL OR b.secret_id <> :but_secret_id)
   AND (s.provider_connection_id = :connection_id
        OR s.provider_connection_id IS NULL
        OR :connection_id IS NULL
@@ -56,6 +57,12 @@ WHERE s.provider_type = :provider_type
        OR coalesce(nullif(s.cluster_name, ''), c.cluster_name, '') IN ('', :cluster_name))
 ORDER BY b.project_id, b.secret_id
 LIMIT :limit;
+
+-- name: binding_count_prod :scalar
+-- Returns how many bindings give the secret to a production environment by name.
+SELECT count(*) FROM project_secrets AS b
+JOIN environments AS e ON e.id = b.environment_id
+WHERE b.secret_id = :secret_id AND e.kind = 'prod';
 
 -- name: binding_insert :count
 -- Binds a secret to a project; 0 when it is bound already.

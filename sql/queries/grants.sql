@@ -3,10 +3,6 @@
 INSERT INTO user_roles (id, user_id, role_id, scope, granted_by, granted_at, expires_at, reason)
 VALUES (:id, :user_id, :role_id, :scope, :granted_by, :now, :expires_at, :reason);
 
--- name: grant_any_of_role :scalar
--- Returns 1 when anybody holds this role at any scope.
-SELECT 1 FROM user_roles WHERE role_id = :role_id LIMIT 1;
-
 -- name: grant_find_same :scalar
 -- Returns 1 when the user holds the role at exactly this scope now.
 SELECT 1

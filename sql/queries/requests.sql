@@ -99,11 +99,9 @@ GROUP BY type, status
 LIMIT 100;
 
 -- name: request_list_latest :many
--- Returns the newest requests with the facts that rules look at and what people know them by. Rules
--- for an environment weaker than the request's own kind are not for it.
+-- Returns the newest requests with the facts that rules look at and what people know them by.
 SELECT r.id, r.requester_id, r.type, r.status, r.workflow_id, r.matched_policy_rule_id,
        r.snap_min_approvers, r.project_id, r.environment_id,
-       CASE WHEN e.kind = r.snap_environment_kind THEN r.environment_id END AS rule_environment_id,
        r.target_provider_type, r.target_provider_config,
        r.target_secret_ref, r.cluster_name, r.created_at, e.name AS environment_name,
        r.snap_environment_kind AS environment_kind, p.name AS project_name, p.team_id,

@@ -43,18 +43,33 @@ def rows(url: str, stem: str, **variables: str) -> Rows:
     return list(csv.DictReader(io.StringIO(done.stdout)))
 
 
+def refused(url: str, stem: str, **variables: str) -> list[str]:
+    """Return the lines in which psql refuses, having answered no row."""
+    done = psql(url, *given(variables), "-f", str(FOLDER / f"{stem}.sql"))
+    assert done.returncode == 3
+    assert list(csv.DictReader(io.StringIO(done.stdout))) == []
+    return re.sub(r"^psql:[^ ]*: ", "", done.stderr).splitlines()
+
+
 def times(found: Rows, column: str = "occurred_at") -> list[datetime]:
     return [datetime.fromisoformat(row[column]) for row in found]
 
 
-def declared(path: Path) -> set[str]:
-    """Return the variables that the head of the file names."""
-    return set(re.findall(r"(\w+) \(", _variables(path)))
+def declared(path: Path) -> dict[str, str]:
+    """Return the variables that the head of the file names, each with what it is to be."""
+    return dict(re.findall(r"(\w+) \(([^)]*)\)", _variables(path)))
 
 
 def optional(path: Path) -> set[str]:
     """Return those of them that the file does without."""
-    return set(re.findall(r"(\w+) \([^)]*; optional", _variables(path)))
+    return {name for name, form in declared(path).items() if "; optional" in form}
+
+
+def example(path: Path) -> str:
+    """Return the call that the head of the file shows."""
+    run = re.search(r"^-- Run:  (psql .*)$", path.read_text(), re.MULTILINE)
+    assert run, f"{path.name} does not say how to run it"
+    return run[1]
 
 
 def former(path: Path) -> set[str]:

@@ -70,7 +70,7 @@ def exported(dev: Dev) -> Any:
 def test_the_demo_organisation_is_what_its_file_says(dev: Dev) -> None:
     path = ROOT / "sb" / "cli" / "demo_org.yaml"
     said = says(dev, "apply", "-f", str(path), "--plan", "--exit-code")
-    assert said == "0 to create, 0 to update, = 8 unchanged\n"
+    assert said == "0 to create, 0 to update, = 9 unchanged\n"
     found = exported(dev)
     project = next(one for one in found["projects"] if one["name"] == "billing")
     assert [env["kind"] for env in project["environments"]] == ["non_prod", "prod"]
@@ -137,17 +137,25 @@ def test_export_can_be_applied_and_changes_nothing(dev: Dev, tmp_path: Path) -> 
     ("text", "said"),
     [
         ("version: 2\n", "version: "),
-        ("version: 1\nteems: []\n", "teems: "),
+        ("version: 1\nteems: []\n", "\n  teems: there is no such field; did you mean teams?\n"),
+        ("version: 1\ncoffee: []\n", "\n  coffee: there is no such field\n"),
+        ("version: 1\nprojects: [{name: q, enviroments: []}]\n",
+         '\n  projects[0].enviroments "q": there is no such field; did you mean environments?\n'),
+        ("version: 1\nprojects: [{name: q, environments: [{name: e, risklevel: 1}]}]\n",
+         'environments[0].risklevel "q/e": there is no such field; did you mean risk_level?\n'),
+        ("version: 1\ngrants: [{person: a@b.c, role: r, scope: {teem: x}}]\n",
+         'grants[0].scope.teem "a@b.c": there is no such field; did you mean team?\n'),
         ("version: 1\nversion: 1\n", "given twice"),
         ("version: [1\n", "cannot be read"),
         ("- version\n", "must be a JSON object"),
-        ("version: 1\nteams: [{path: a}, {path: b, status: gone}]\n", "teams[1].status: "),
+        ("version: 1\nteams: [{path: a}, {path: b, status: gone}]\n", '\n  teams[1].status "b": '),
         ("version: 1\nprojects: [{name: q, environments: [{name: e, kind: test}]}]\n",
-         "projects[0].environments[0].kind: "),
+         'projects[0].environments[0].kind "q/e": '),
         ("version: 1\ngrants: [{person: eve@example.com, role: admin, scope: {}}]\n",
-         "grants[0].person: nobody has an account with the address 'eve@example.com'"),
-        ("version: 1\nprojects: [{name: q, team: none}]\n", "projects[0].team: there is no team"),
-        ("version: 1\nroles: [{name: r, permissions: [secret.steal]}]\n", "roles[0]"),
+         "grants[0].person \"eve@example.com\": nobody has an account with the address 'eve@"),
+        ("version: 1\nprojects: [{name: q, team: none}]\n",
+         'projects[0].team "q": there is no team'),
+        ("version: 1\nroles: [{name: r, permissions: [secret.steal]}]\n", 'roles[0] "r"'),
         ("version: 1\ngrants: [{person: admin@example.com, role: security_approver, scope: {}}]\n",
          "permission_escalation"),
     ],
@@ -165,7 +173,7 @@ def test_apply_tells_every_detail_of_a_refusal(dev: Dev, tmp_path: Path) -> None
     done = run(dev, "apply", "-f", written(tmp_path, role))
     assert "\n  unknown: secret.sell, secret.steal\n" in done.stderr
     assert "\n  field: permissions\n" in done.stderr
-    assert done.stderr.endswith("\n  roles[0]\n")
+    assert done.stderr.endswith('\n  roles[0] "r"\n')
     grant = "{person: admin@example.com, role: security_approver, scope: {}}"
     done = run(dev, "apply", "-f", written(tmp_path, f"version: 1\ngrants: [{grant}]\n"))
     assert "\n  permissions: " in done.stderr
@@ -182,16 +190,17 @@ def test_apply_tells_all_unknown_names_with_their_places(dev: Dev, tmp_path: Pat
     first, *rest = done.stderr.splitlines()
     assert first.startswith("invalid_request: ")
     assert rest == [
-        "  projects[0].team: there is no team 'none'",
-        "  grants[0].person: nobody has an account with the address 'eve@example.com'",
-        "  grants[0].role: there is no role 'king'",
+        "  projects[0].team \"q\": there is no team 'none'",
+        '  grants[0].person "eve@example.com": '
+        "nobody has an account with the address 'eve@example.com'",
+        "  grants[0].role \"eve@example.com\": there is no role 'king'",
     ]
 
 
 def test_apply_says_the_place_before_a_reason_in_our_words(dev: Dev, tmp_path: Path) -> None:
     text = "version: 1\nteams: [{path: a}, {path: a}]\n"
     done = run(dev, "apply", "-f", written(tmp_path, text))
-    assert done.stderr.splitlines()[1:] == ["  teams[1]: names again what is named before it"]
+    assert done.stderr.splitlines()[1:] == ['  teams[1] "a": names again what is named before it']
 
 
 @pytest.mark.parametrize("text", ["", "# nothing yet\n"])
@@ -207,6 +216,8 @@ def test_plan_shows_the_fields_of_what_it_creates(dev: Dev, tmp_path: Path) -> N
         "version: 1\n"
         "roles: [{name: planned, permissions: [team.edit, secret.bind]}]\n"
         "teams: [{path: planned, members: [developer@example.com]}]\n"
+        "projects: [{name: planned, environments: [{name: p, type: prod}],\n"
+        "            bindings: [{provider: file, secret_ref: planned, connection: dev-file}]}]\n"
         "policies: [{name: planned, selector: {operation: read}, workflow: standard,\n"
         "            priority: 7}]\n"
         "grants: [{person: developer@example.com, role: planned, scope: {team: planned},\n"
@@ -217,6 +228,8 @@ def test_plan_shows_the_fields_of_what_it_creates(dev: Dev, tmp_path: Path) -> N
     for step, lines in {
         "role planned": ('description: ""', 'permissions: ["team.edit", "secret.bind"]'),
         "team planned": ('status: "active"', 'members: "+ developer@example.com"'),
+        "environment planned/p": ('type: "prod"', 'kind: "prod"', "risk_level: 1"),
+        "binding planned file:planned (dev-file)": ('connection: "dev-file"',),
         "policy planned": ('selector: {"operation": "read"}', "priority: 7", "enabled: true"),
         "grant planned to developer@example.com at team=planned": (
             'expires_at: "2099-01-01T00:00:00Z"',

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from sb.ids import new_id
 from sb.ops import policy_rules, workflows
 from tests.cli.governed import Governed, shown
 
@@ -118,7 +117,6 @@ def test_rule_changes_begin_with_the_system_where_it_made_the_rule(governed: Gov
     twin_id = governed.rule("catch-all", 0.5, **twin)
     both = governed.ask("rule_changes", rule="catch-all")
     assert both == [*found, *governed.ask("rule_changes", rule=twin_id)]
-    assert governed.ask("rule_changes", rule=new_id()) == []
 
 
 NO_CURSOR = {"after_priority": None, "after_at": None, "after_id": None, "limit": 100}
@@ -175,7 +173,6 @@ def test_workflow_changes_tell_every_change_from_what_to_what(governed: Governed
     assert {row["workflow_id"] for row in found} == {workflow_id}
     for name in ("pair", "three"):
         assert governed.ask("workflow_changes", workflow=name) == found
-    assert governed.ask("workflow_changes", workflow=new_id()) == []
 
 
 def test_workflow_changes_begin_with_the_system_where_it_made_it(governed: Governed) -> None:

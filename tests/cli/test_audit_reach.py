@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from sb.auth.access import Resource, allowed
-from sb.ids import new_id
+from sb.auth.access import Resource, allowed, covering_roles
 from sb.ops import accounts, connections, projects, teams
 from tests.cli.audit_files import Rows
 from tests.cli.governed import Governed, shown
@@ -140,12 +139,41 @@ def test_project_approvers_tell_through_what_and_how_far(governed: Governed) -> 
     assert told["ending"]["expires_at"] != ""
 
 
+def test_project_approvers_tell_who_holds_the_role_a_workflow_asks_for(governed: Governed) -> None:
+    team_id = governed.team("left")
+    project_id = governed.project("ledger", team_id)
+    place = Resource(team_id=team_id, project_id=project_id)
+    for role in ("decider", "security"):
+        governed.role(role, "secret.approve")
+    governed.role("looker", "secret.list")
+    elsewhere = {"project_id": governed.project("shop")}
+    for name, role, scope in (
+        ("ann", "decider", {}),
+        ("ann", "security", {"team_id": team_id}),
+        ("bob", "decider", {}),
+        ("bob", "looker", {}),
+        ("bob", "security", elsewhere),
+        ("eve", "security", elsewhere),
+    ):
+        governed.grant(name, role, -30, scope=scope)
+    found = governed.ask("project_approvers", project="ledger")
+    assert shown(found, "email", "role") == [
+        ("ann@example.com", "decider"),
+        ("ann@example.com", "security"),
+        ("bob@example.com", "decider"),
+        ("root@example.com", "admin"),
+    ]
+    for name in governed.people:
+        roles = {row["role"] for row in found if row["email"] == f"{name}@example.com"}
+        held = covering_roles(governed.caller(name).grants, "secret.approve", place)
+        assert {governed.role_id(role) for role in roles} == held
+
+
 def test_project_approvers_tell_a_project_without_any(governed: Governed) -> None:
     project_id = governed.project("lonely")
     governed.write("UPDATE local_users SET disabled = :yes", yes=True)
     found = governed.ask("project_approvers", project_id=project_id)
     assert shown(found, "project", "email", "grant_id") == [("lonely", "", "")]
-    assert governed.ask("project_approvers", project=new_id()) == []
 
 
 def test_who_may_approve_tells_what_is_below_and_what_has_no_effect(governed: Governed) -> None:

@@ -15,44 +15,18 @@ from typing import Any
 import pytest
 import trio
 
+from sb.ids import new_id
 from sb.settings import load as load_settings
 from sb_worker.settings import WorkerSettings
 from sb_worker.sweeps import SWEEPS
 from tests import servers
-from tests.cli.audit_files import (
-    FILES,
-    FOLDER,
-    declared,
-    former,
-    given,
-    optional,
-    psql,
-    rows,
-    times,
-)
+from tests.cli.audit_files import FILES, FOLDER, psql, rows, times
 from tests.cli.trail import Trail, new_name, sweep, tell
 from tests.conftest import TEMPLATE
 
 pytestmark = pytest.mark.xdist_group("cli-audit")
 
 SINCE = "2026-01-01T00:00:00Z"
-SOME_ID = "01a20952-80b3-74ea-a5c6-4e85ee6af5ff"
-VARIABLES = {
-    "since": SINCE,
-    "at": SINCE,
-    "silent_for": "5 minutes",
-    "request_id": SOME_ID,
-    "rule": SOME_ID,
-    "project": SOME_ID,
-    "workflow": "nothing",
-    "days": "90",
-    "person": "nobody@example.com",
-}
-#: What takes any text; every other variable has a form.
-TEXTS = {"person", "project", "rule", "workflow"}
-ASKED = [(path, variable) for path in FILES for variable in sorted(declared(path))]
-NEEDED = [(path, variable) for path, variable in ASKED if variable not in optional(path)]
-FORMER = [(path, name) for path in FILES for name in sorted(former(path))]
 
 
 @pytest.fixture(scope="module")
@@ -73,55 +47,6 @@ def trail(
 def test_every_file_has_a_test_of_its_rows(path: Path) -> None:
     tests = "".join(each.read_text() for each in Path(__file__).parent.glob("test_audit_*.py"))
     assert f"def test_{path.stem}_" in tests
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_head_of_the_file_names_its_variables_and_how_to_run_it(path: Path) -> None:
-    text = path.read_text()
-    run = re.search(r"^-- Run:  psql (.*)$", text, re.MULTILINE)
-    assert run
-    assert run[1].endswith(f"-f sql/audit/{path.name}")
-    used = set(re.findall(r":'(\w+)'", text))
-    assert declared(path) == used == set(re.findall(r"-v (\w+)=", run[1]))
-    assert optional(path) | former(path) == set(
-        re.findall(r"^\\if :\{\?(\w+)\}", text, re.MULTILINE)
-    )
-    assert used <= set(VARIABLES)
-
-
-def _id(value: object) -> str:
-    return value.stem if isinstance(value, Path) else str(value)
-
-
-@pytest.mark.parametrize(("path", "variable"), NEEDED, ids=_id)
-def test_file_without_its_variable_stops_and_names_it(
-    trail: Trail, path: Path, variable: str
-) -> None:
-    others = {name: VARIABLES[name] for name in declared(path) - {variable}}
-    done = psql(trail.url, *given(others), "-f", str(path))
-    assert (done.returncode, done.stdout) == (3, "")
-    assert variable in done.stderr
-
-
-@pytest.mark.parametrize(("path", "name"), FORMER, ids=_id)
-def test_file_takes_a_former_name_of_a_variable_as_it_is(
-    trail: Trail, path: Path, name: str
-) -> None:
-    others = {each: VARIABLES[each] for each in declared(path) - {name.removesuffix("_id")}}
-    quote = 'it\'s "so"; DELETE FROM sessions; --'
-    assert rows(trail.url, path.stem, **others, **{name: quote}) == []
-
-
-@pytest.mark.parametrize(("path", "variable"), ASKED, ids=_id)
-def test_file_with_a_variable_that_is_none_stops(trail: Trail, path: Path, variable: str) -> None:
-    quote = "'; DELETE FROM sessions; --"
-    variables = {**{name: VARIABLES[name] for name in declared(path)}, variable: quote}
-    if variable in TEXTS:
-        assert rows(trail.url, path.stem, **variables) == []
-        return
-    done = psql(trail.url, *given(variables), "-f", str(path))
-    assert (done.returncode, done.stdout) == (3, "")
-    assert "invalid input syntax" in done.stderr
 
 
 def test_files_ran_without_the_right_to_change_anything(trail: Trail) -> None:
@@ -171,6 +96,31 @@ def test_request_chain_tells_the_story_in_its_order(trail: Trail) -> None:
     ]
     assert {row["actor"] for row in found if row["who"] == agent} == {f"agent:{trail.ids['agent']}"}
     assert "p-value" not in str(found)
+
+
+def test_request_chain_tells_a_request_of_which_nothing_is_recorded_from_none(
+    trail: Trail, postgres_server: servers.PostgresServer
+) -> None:
+    name, untold = new_name(), new_id()
+    postgres_server.execute(f"CREATE DATABASE {name} TEMPLATE {trail.url.rpartition('/')[2]}")
+    copy = Trail(postgres_server.url(name))
+    try:
+        copy.execute(
+            "INSERT INTO access_requests SELECT (jsonb_populate_record(r, jsonb_build_object("
+            "'id', %s::text))).* FROM access_requests AS r WHERE r.id = %s",
+            untold,
+            trail.ids["pending"],
+        )
+        path = str(FOLDER / "request_chain.sql")
+        for id_, refusal in (
+            (untold, "nothing is recorded of the request"),
+            (new_id(), "no such request"),
+        ):
+            done = psql(copy.url, "-v", f"request_id={id_}", "-f", path)
+            assert done.returncode == 3
+            assert done.stderr.endswith(f" ERROR:  {refusal}: {id_}\n")
+    finally:
+        postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_request_chain_tells_what_expired(trail: Trail) -> None:

@@ -138,6 +138,38 @@ def test_show_tells_who_voted_and_that_the_values_were_revealed(terminal: Termin
     assert "revealed" not in terminal.says("approver", "show", request_id)
 
 
+@pytest.fixture
+def two_approve(terminal: Terminal) -> Iterator[None]:
+    """A rule by which reads in billing need two, as long as the test lasts."""
+    with terminal.dev.person("admin") as admin:
+        (project,) = [one for one in admin.get("/projects").json() if one["name"] == "billing"]
+        workflow = {"name": "pair of votes", "min_approvers": 2}
+        workflow_id = admin.post("/workflows", json=workflow).json()["id"]
+        selector = {"project_id": project["id"], "operation": "read"}
+        rule = {"name": "pair", "selector": selector, "workflow_id": workflow_id, "priority": 900}
+        rule_id = admin.post("/policies", json=rule).json()["id"]
+        yield
+        assert admin.delete(f"/policies/{rule_id}").status_code == 204
+
+
+@pytest.mark.usefixtures("two_approve")
+def test_show_tells_that_a_vote_does_not_count_any_more(terminal: Terminal) -> None:
+    person = settled(terminal, "arno@example.com")
+    request_id = terminal.says("developer", "read", *TARGET, "--key", "DB_USER", *PROD).split()[0]
+    with terminal.dev.person("admin") as admin:
+        (role,) = [one for one in admin.get("/roles").json() if one["name"] == "approver"]
+        user_id = admin.get("/users?email=arno@example.com").json()[0]["id"]
+        grant = {"user_id": user_id, "role_id": role["id"], "scope": {}}
+        grant_id = admin.post("/user-roles", json=grant).json()["id"]
+        done = person.run("request", "approve", request_id, "--comment", "go")
+        assert "\n  1 of 2 approvals; " in done.stdout, done.stderr
+        assert "\n  approved by New Comer: go\n" in terminal.says("approver", "show", request_id)
+        assert admin.delete(f"/user-roles/{grant_id}").status_code == 204
+    told = "\n  approved by New Comer (does not count any more): go\n"
+    assert told in terminal.says("approver", "show", request_id)
+    terminal.says("developer", "cancel", request_id)
+
+
 def test_show_of_a_single_value_that_was_revealed_says_so(terminal: Terminal) -> None:
     request_id = terminal.executed("DB_USER")
     terminal.says("developer", "reveal", request_id)

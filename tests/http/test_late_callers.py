@@ -50,22 +50,24 @@ async def old_look() -> None:
 
 
 class Held:
-    """A transaction that holds a request, or on SQLite everything, until the test lets it go."""
+    """A transaction that holds a row, or on SQLite everything, until the test lets it go."""
 
-    def __init__(self, request_id: str, statement: str) -> None:
-        self.request_id, self.statement = request_id, statement
+    def __init__(self, row_id: str, statement: str, lock: str) -> None:
+        self.row_id, self.statement, self.lock = row_id, statement, lock
         self.inside, self.leave = threading.Event(), threading.Event()
 
     def __call__(self, tx: Transaction) -> None:
-        tx.one("request_lock", id=self.request_id)
+        tx.one(self.lock, id=self.row_id)
         self.inside.set()
         assert self.leave.wait(20)
         assert rows.run(tx, self.statement)
 
 
 @asynccontextmanager
-async def holding(plane: Stack, request_id: str, statement: str) -> AsyncIterator[Held]:
-    held = Held(request_id, statement)
+async def holding(
+    plane: Stack, row_id: str, statement: str, lock: str = "request_lock"
+) -> AsyncIterator[Held]:
+    held = Held(row_id, statement, lock)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(plane.db.run, held)
         try:
@@ -126,6 +128,33 @@ async def test_a_vote_that_waits_is_decided_by_what_is_true_then(
     assert (found["status"], len(found["approvals"])) == (
         ("approved", 1) if expected[0] == 200 else ("pending", 0)
     )
+
+
+@pytest.mark.parametrize("key", [None, "once"])
+async def test_a_create_that_waits_is_decided_by_what_is_true_then(
+    plane: Stack, database_url: str, key: str | None
+) -> None:
+    await plane.connection()
+    admin, other = await plane.person("admin", "admin"), await plane.person("other", "admin")
+    project_id = (await admin.post("/projects", {"name": "p"})).json()["id"]
+    body = {"provider_type": "file", "secret_ref": "app/db"}
+    headers = {"Idempotency-Key": key} if key else {}
+    answers: list[httpx.Response] = []
+
+    async def bind() -> None:
+        path = f"/projects/{project_id}/secrets"
+        answers.append(await other.post(path, body, headers=headers))
+
+    with trio.fail_after(20):
+        async with (
+            trio.open_nursery() as nursery,
+            holding(plane, project_id, ENDED.format(other.id), "project_lock"),
+        ):
+            nursery.start_soon(bind)
+            await waits_for_it(plane, database_url)
+            await old_look()
+    refused(answers[0], 403, "permission_denied")
+    assert (await admin.get(f"/projects/{project_id}/secrets")).json() == []
 
 
 @asynccontextmanager

@@ -126,6 +126,8 @@ class Request:
     project: Project | None
     environment: Environment | None
     ends: datetime
+    #: By which the rules chose.
+    kind: str | None = None
     status: str = "pending"
     votes: dict[Person, str] = field(default_factory=dict)
 

@@ -52,7 +52,8 @@ class RequestSteps(Steps):
         )
 
         def then(found: Any) -> None:
-            assert found.row["environment_kind"] == self.model.kind_of(asked)
+            asked.kind = self.model.kind_of(asked)
+            assert found.row["environment_kind"] == asked.kind
             self.model.requests.append(asked)
 
         return self._step(
@@ -73,15 +74,21 @@ class RequestSteps(Steps):
             asked.environment.deleted or asked.environment.project is not project
         )
         production = self.model.has_production(project)
+        required = production and not asked.environment
         return first(
             lambda: None if self._reaches(who, project) and project.status == "active" else out,
             lambda: errors.EnvironmentNotInProjectError if elsewhere else None,
+            lambda: errors.EnvironmentRequiredError if required else None,
             lambda: None if self._stands(asked) else out,
             lambda: None if self.model.may(who, "secret.request", asked.thing()) else out,
-            lambda: (
-                errors.EnvironmentRequiredError if production and not asked.environment else None
-            ),
+            lambda: self._sticks(asked),
         )
+
+    def _sticks(self, asked: Request) -> Refusal:
+        """Production's secret is asked for in production, or without a project."""
+        weaker = asked.environment is None or asked.environment.kind != "prod"
+        sticks = weaker and self.model.kind_of(asked) == "prod"
+        return tenancy.ProductionSecretError if sticks else None
 
     def _reaches(self, who: Person, project: Project) -> bool:
         """Whoever can ask for nothing here learns nothing of its environments."""
@@ -164,4 +171,7 @@ class RequestSteps(Steps):
         if request.project is not None and not self._stands(request):
             return tenancy.BindingRevokedError
         asks = self.model.may(request.requester, "secret.request", request.thing())
-        return None if asks else errors.RequesterLostRightError
+        if not asks:
+            return errors.RequesterLostRightError
+        became = request.kind != "prod" and request.secret in self.model.production
+        return tenancy.ProductionSecretError if became else None

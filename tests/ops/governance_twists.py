@@ -160,6 +160,26 @@ def _foreign(model: Model, w: Walker) -> Iterator[Step]:
     yield w.bind(binder, own, secret, None)
 
 
+def _becomes_production(model: Model, w: Walker) -> Iterator[Step]:
+    """What was asked for elsewhere waits when production gets the secret, in two ways."""
+    root, project = model.people[0], model.projects[1]
+    # Bound to every environment of a project, until the project has one of production.
+    yield w.submit(root, model.secrets[1], project, model.environments[2])
+    yield w.submit(root, model.secrets[1], None, None)
+    yield w.create_environment(root, project, w.new_name(), "prod")
+    for request in model.requests[-2:]:
+        yield w.approve(root, request)
+        yield w.reject(root, request)
+    for place in (model.environments[2], model.environments[-1], None):
+        yield w.submit(root, model.secrets[1], project, place)
+    # Bound to production in another project.
+    yield w.submit(root, model.secrets[0], model.projects[0], model.environments[0])
+    yield w.bind(root, project, model.secrets[0], model.environments[-1])
+    yield w.approve(root, model.requests[-1])
+    yield w.submit(root, model.secrets[0], model.projects[0], model.environments[0])
+    yield w.submit(root, model.secrets[0], project, model.environments[-1])
+
+
 def _unable_to_ask(model: Model, w: Walker) -> Iterator[Step]:
     """Whoever asked loses the right, or the account, before the approval; and gets it back."""
     root, asking, developer = model.people[0], model.people[1], _role(model, "developer")
@@ -292,6 +312,7 @@ TWISTS: list[Twist] = [
     _parted,
     _carried,
     _unable_to_ask,
+    _becomes_production,
     _unable_to_vote,
     _unable_by_role,
     _plain,

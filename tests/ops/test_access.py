@@ -11,7 +11,7 @@ from sb.errors import ConstraintViolatedError, InvalidInputError, PermissionDeni
 from sb.ids import new_id
 from sb.ops import approvals, bootstrap, policies, requests
 from sb.ops.callers import Caller
-from sb.ops.errors import OutOfScopeProjectError, RequestNotFoundError
+from sb.ops.errors import OutOfScopeProjectError, RequestNotFoundError, UserNotFoundError
 from tests.ops.tenancy import Tenancy
 from tests.ops.world import NOW, World, at
 
@@ -237,11 +237,30 @@ def test_the_first_administrator_is_made_once(world: World) -> None:
     assert [grant.role_name for grant in world.caller(user_id).grants] == ["admin"]
     (event,) = world.events(action="auth.bootstrap_admin")
     assert (event.actor, event.resource) == ("system:bootstrap", f"user:{user_id}")
-    other = world.person("other")
-    assert not world.run(bootstrap.adopt_admin, user_id=other.user_id, now=NOW)
-    world.write("DELETE FROM user_roles")
-    assert world.run(bootstrap.adopt_admin, user_id=other.user_id, now=NOW)
-    assert [grant.scope for grant in world.caller(other.user_id).grants] == [{}]
+
+
+def test_an_account_is_adopted_only_where_nobody_administers(world: World) -> None:
+    def adopt(user_id: str) -> bootstrap.Unused | None:
+        return world.run(bootstrap.adopt_admin, user_id=user_id, now=NOW)
+
+    root = world.run(
+        bootstrap.create_first_admin, email="root@example.com", password_hash="x", now=NOW
+    )
+    other = world.person("other").user_id
+    assert adopt(other) is bootstrap.Unused.ADMINISTERED
+    assert adopt(new_id()) is bootstrap.Unused.NO_ACCOUNT
+    world.write("UPDATE local_users SET disabled = TRUE WHERE id = :id", id=root)
+    assert adopt(root) is bootstrap.Unused.DISABLED
+    with pytest.raises(UserNotFoundError, match="SB_BOOTSTRAP_ADMIN_USER_ID"):
+        adopt(new_id())
+    assert len(world.events(action="auth.bootstrap_admin")) == 1
+    # The one who holds the role is disabled and administers nothing.
+    assert adopt(other) is None
+    assert [grant.scope for grant in world.caller(other).grants] == [{}]
+    assert adopt(other) is bootstrap.Unused.ADMINISTERED
+    world.write("UPDATE local_users SET must_change_password = TRUE WHERE id = :id", id=other)
+    assert adopt(other) is bootstrap.Unused.HELD
+    assert len(world.caller(other).grants) == 1
 
 
 def test_a_second_submit_of_one_draft_is_refused(world: World, tenancy: Tenancy) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from sb.errors import InvalidInputError
 from sb.ids import new_id
-from sb.ops import bindings, projects, secrets
+from sb.ops import binding_reach, bindings, projects, secrets
 from sb.ops.callers import Caller
 from sb.ops.errors import (
     ConnectionDisabledError,
@@ -218,6 +218,38 @@ def test_a_shared_secret_takes_every_project_that_has_it(world: World, near: Nei
     assert near.estate.bind(third, near.secret)["created_by"] == near.estate.admin.actor
 
 
+def test_who_binds_in_one_environment_binds_nothing_of_another(
+    world: World, estate: Estate
+) -> None:
+    project = estate.project("p", estate.team("t"))
+    dev, live = (estate.environment(project, name) for name in ("dev", "live"))
+    line, vaults = world.connection(), world.connection("azure-kv")
+    of_vaults = {"provider_type": "azure-kv", "provider_connection_id": vaults}
+    for there in (
+        place("app/db", provider_connection_id=line),
+        place("app/old", provider_connection_id=None, cluster_name="east"),
+        secrets.Place(secret_ref="app-db", **of_vaults),
+    ):
+        estate.bind(project, there, environment_id=live, allowed_keys=["PUBLIC"])
+    world.write("UPDATE secrets SET provider_connection_id = NULL WHERE secret_ref = 'app/old'")
+    world.role("binder", "secret.bind")
+    binder = world.person("binder", "binder", {"environment_id": dev})
+    # Other entries of the catalogue for what is the same secret, and the same entry.
+    for there in (
+        place("app/db", provider_connection_id=line),
+        place("app/db", provider_connection_id=line, cluster_name="west"),
+        place("app/old", provider_connection_id=line),
+        secrets.Place(secret_ref="APP-db", **of_vaults),
+    ):
+        with pytest.raises(SecretOutOfScopeError):
+            estate.bind(project, there, binder, environment_id=dev)
+    own = estate.bind(project, place("app/own"), binder, environment_id=dev)
+    world.write("UPDATE secrets SET cluster_name = '' WHERE id = :id", id=own["secret_id"])
+    # Their own binding stands in their way nowhere.
+    changes = {"allowed_ops": ["read", "patch"]}
+    assert estate.rebind(project, own["secret_id"], binder, **changes)["allowed_ops"]
+
+
 def test_a_secret_that_more_share_than_are_looked_at_takes_who_may_bind_everything(
     world: World, near: Neighbours
 ) -> None:
@@ -233,7 +265,7 @@ def test_a_secret_that_more_share_than_are_looked_at_takes_who_may_bind_everythi
             world.insert("project_secrets", project_id=project, secret_id=near.secret, **reach)
 
     # With the first one's own they are as many as are looked at.
-    share(bindings.MAX_SHARED - 1)
+    share(binding_reach.MAX_SHARED - 1)
     assert near.estate.bind(near.foreign, near.secret, both)
     near.estate.unbind(near.foreign, near.secret, both)
     share(1)

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from sb.errors import InvalidInputError
+from sb.ops import grants
 from sb.ops.callers import Caller
-from tests.ops.test_organisation import apply, export, given, only, refused, settle
-from tests.ops.world import World
+from tests.ops.test_organisation import actions, apply, export, given, only, refused, settle
+from tests.ops.world import NOW, World, at
 
 
 @pytest.fixture
@@ -102,7 +103,17 @@ def test_steps_that_create_tell_what_is_created(world: World, admin: Caller) -> 
         ("members", "+ dana@example.com"),
     ]
     assert told["team", "platform/a~1b"] == [("status", "archived")], "as it is in the end"
-    assert told["environment", "billing/prod"] == [("risk_level", 3)]
+    assert told["environment", "billing/prod"] == [
+        ("type", "prod"),
+        ("kind", "prod"),
+        ("risk_level", 3),
+    ]
+    assert told["binding", "billing file:apps/billing/db (store)"] == [
+        ("connection", "store"),
+        ("cluster", "dev"),
+        ("environment", "dev"),
+        ("allowed_ops", ["patch", "read"]),
+    ]
     assert dict(told["policy", "quick in dev (billing)"]) == {
         "selector": {"environment_kind": "non_prod", "environment_path": "billing/dev"},
         "workflow": "quick",
@@ -115,3 +126,45 @@ def test_steps_that_create_tell_what_is_created(world: World, admin: Caller) -> 
     grant = "approver to Ari@example.com at environment_path=billing/prod, team=platform"
     assert [field for field, _ in told["grant", grant]] == ["expires_at", "reason"]
     assert ("approver_role", "approver") in told["workflow", "pair"]
+
+
+def a_grant(**more: Any) -> dict[str, Any]:
+    item = {"person": "dana@example.com", "role": "developer", "scope": {"cluster": "dev"}, **more}
+    return only(grants=[item])
+
+
+def take_back(world: World, admin: Caller, *, minutes: float) -> None:
+    (grant_id,) = world.rows(
+        "SELECT id FROM user_roles WHERE reason = 'told' AND expires_at IS NOT NULL"
+    )
+    world.run(grants.revoke, caller=admin, grant_id=grant_id["id"], now=at(minutes=minutes))
+
+
+def test_a_grant_that_is_given_again_tells_when_it_was_taken_back(
+    world: World, admin: Caller
+) -> None:
+    ends = at(days=9).isoformat()
+    document = a_grant(expires_at=ends, reason="told")
+    (first,) = apply(world, admin, document)
+    assert [change.field for change in first.changes] == ["expires_at", "reason"]
+    for minutes in (1.0, 2.0):
+        take_back(world, admin, minutes=minutes)
+        # The same role somewhere else, or of somebody else, was never taken back.
+        others = [a_grant(scope={"cluster": "prod"}), a_grant(person="ari@example.com")]
+        for other in others:
+            (step,) = apply(world, admin, other, now=at(minutes=minutes))
+            assert "taken_back" not in [change.field for change in step.changes]
+        (step,) = apply(world, admin, document, now=at(minutes=3))
+        assert step.action == "create"
+        told = {change.field: (change.before, change.after) for change in step.changes}
+        assert told["taken_back"] == (None, at(minutes=minutes))
+    assert actions(apply(world, admin, document, now=at(minutes=4))) == {"unchanged"}
+    # Taken back and meanwhile past its end: it was there, and stays away.
+    take_back(world, admin, minutes=5)
+    assert actions(apply(world, admin, document, now=at(days=10))) == {"unchanged"}
+
+
+def test_a_grant_that_ended_before_it_was_given_is_refused(world: World, admin: Caller) -> None:
+    details = refused(world, admin, InvalidInputError, a_grant(expires_at=NOW.isoformat()))
+    reason = {"field": "grants.0.expires_at", "reason": "lies in the past"}
+    assert (details["fields"], details["at"]) == ([reason], "grants.0")

@@ -232,6 +232,7 @@ def test_project_rules_are_pinned_before_the_database_says_so(ruling: Ruling) ->
     ):
         error = refuse(ruling, PolicyScopeTooBroadError, project_id=project, selector=selector)
         assert error.details == {"reason": reason}
+        assert (reason == "env_kind_invalid") == ("leave the anchor out" in error.public_message)
     foreign = {"environment_id": ids["environment_id:other"]}
     refuse(ruling, PolicyEnvironmentError, project_id=project, selector=foreign)
     for selector in (
@@ -241,6 +242,14 @@ def test_project_rules_are_pinned_before_the_database_says_so(ruling: Ruling) ->
         {"environment_id": ids["environment_id:prod"], "environment_kind": "prod"},
     ):
         assert ruling.rule(project_id=project, selector=selector)["project_id"] == project
+
+
+def test_rule_for_the_production_of_a_project_is_a_platform_rule(ruling: Ruling) -> None:
+    # What the refusal of an anchored one says.
+    selector = {"project_id": ruling.project.id, "environment_kind": "prod"}
+    assert ruling.rule(selector=selector)["project_id"] is None
+    error = refuse(ruling, PolicyScopeTooBroadError, selector={"environment_kind": "dev"})
+    assert "anchor" not in error.public_message
 
 
 def test_team_rules_pin_no_ids_and_no_production(ruling: Ruling) -> None:
@@ -258,6 +267,7 @@ def test_team_rules_pin_no_ids_and_no_production(ruling: Ruling) -> None:
     ):
         error = refuse(ruling, PolicyScopeTooBroadError, team_id=team, selector=selector)
         assert error.details == {"reason": reason}
+        assert (reason == "env_kind_invalid") == ("leave the anchor out" in error.public_message)
     assert ruling.rule(team_id=team)["team_id"] == team
 
 

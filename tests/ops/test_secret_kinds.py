@@ -1,4 +1,4 @@
-"""Production sticks to a secret: no binding, environment or spelling makes its rules let go."""
+"""Production sticks to a secret: no binding, environment or spelling leads past its rules."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 
+from sb.ids import new_id
 from sb.ops import connections, secret_kinds, secrets
 from sb.ops.callers import Caller
 from sb.ops.errors import AutoApprovalForbiddenError
-from sb.ops.tenancy_errors import SecretNotFoundError
+from sb.ops.tenancy_errors import (
+    ProductionSecretError,
+    SecretInProductionError,
+    SecretNotFoundError,
+)
 from tests.ops.estate import Estate, place
 from tests.ops.world import NOW, TEST, World, at
 
@@ -54,7 +59,7 @@ class Ground:
             facts.setdefault("provider_connection_id", self.line)
         try:
             request_id = self.world.read(self.asks, "A", **facts)
-        except AutoApprovalForbiddenError as refusal:
+        except (AutoApprovalForbiddenError, ProductionSecretError) as refusal:
             return refusal.code
         rows = self.world.rows(
             "SELECT snap_environment_kind AS kind FROM access_requests WHERE id = :id",
@@ -118,25 +123,7 @@ def test_the_rules_see_a_secret_of_production_however_it_is_bound(
     ground: Ground, way: Callable[[Ground], None]
 ) -> None:
     way(ground)
-    # What asks nobody matches non_prod only, so that the default decides.
-    assert ground.ask(environment="fresh" if way is weaker else "dev") == "prod"
-
-
-def test_rules_for_a_weaker_environment_are_not_for_production(
-    ground: Ground, world: World
-) -> None:
-    ground.world.rule({"environment_id": ground.dev["a"]}, 900)
-    named = ground.world.rule({"environment": "dev", "project_id": ground.projects["a"]}, 800)
-    everywhere(ground)
-    assert ground.ask() == "prod"
-    row = ground.world.rows("SELECT workflow_id FROM access_requests")[0]
-    # Rules of a project pin its environments or their kind; by name alone only platform rules do.
-    assert row["workflow_id"] == named
-    seen = world.run(lambda tx: tx.many("request_list_latest", limit=1))[0]
-    assert seen["rule_environment_id"] is None
-    assert ground.ask(environment="live") == "prod"
-    seen = world.run(lambda tx: tx.many("request_list_latest", limit=1))[0]
-    assert seen["rule_environment_id"] == ground.live["a"]
+    assert ground.ask(environment="fresh" if way is weaker else "dev") == "production_secret"
 
 
 def test_a_rule_for_the_production_environment_itself_matches(ground: Ground) -> None:
@@ -149,9 +136,19 @@ def test_a_rule_for_the_production_environment_itself_matches(ground: Ground) ->
 def test_another_project_without_production_opens_no_other_way(ground: Ground) -> None:
     ground.bind(env=ground.live["a"])
     ground.bind("b", ground.dev["b"])
-    # The rule of that project asks nobody, which production does not allow.
-    assert ground.ask("b") == "auto_approval_forbidden"
-    ground.unbind(ground.bind("b", ref="app/other"), "b")
+    assert ground.ask("b") == "production_secret"
+
+
+def test_production_asks_for_what_is_bound_to_every_environment(ground: Ground) -> None:
+    ground.bind()
+    assert ground.ask(environment="live") == "prod"
+
+
+def test_what_nobody_decides_is_refused_without_a_project_too(ground: Ground) -> None:
+    ground.world.rule({"secret_ref_prefix": "app/"}, 900, auto_approve=True, min_approvers=0)
+    assert ground.ask(None) == "None"
+    ground.bind(env=ground.live["a"])
+    assert ground.ask(None) == "auto_approval_forbidden"
 
 
 def test_a_request_without_a_project_is_for_production_where_its_secret_is(ground: Ground) -> None:
@@ -223,9 +220,21 @@ def test_a_prefix_is_no_other_spelling(ground: Ground, world: World) -> None:
     assert ask("team/app/db") == "prod"
     assert ask("app/db", kvPrefix="team") == "prod"
     assert ask("db", kvPrefix="team/app", kvMount="kv") == "prod"
+    assert ask("app/db", kvPrefix="team", kvMount="/kv/") == "prod"
     assert ask("app/db", kvPrefix="team", kvMount="secret") == "None"
     assert ask("app/db") == "None"
     assert ask("app/db", kvPrefix="other/team") == "None"
+    # Without a prefix of its connection, it may be its agent's that a request takes the place of.
+    world.write("UPDATE provider_connections SET scope = :s WHERE id = :id", s={}, id=line)
+    assert ask("app/db", kvPrefix="team") == "prod"
+    assert ask("app", kvPrefix="team") == "None"
+    # Bound without any, it may be behind one that has a prefix.
+    scope = {"kvPrefix": "team"}
+    world.write("UPDATE provider_connections SET scope = :s WHERE id = :id", s=scope, id=line)
+    world.write("UPDATE secrets SET provider_connection_id = NULL")
+    assert ask("team/app/db") == "prod"
+    assert ask("db", kvPrefix="team/app") == "prod"
+    assert ask("team/app/dc") == "None"
 
 
 def test_a_vault_name_has_one_meaning_in_either_case(ground: Ground, world: World) -> None:
@@ -257,7 +266,7 @@ def test_who_writes_the_rules_of_everything_says_of_which_kind_a_secret_is(
 
     assert change("prod")["kind"] == "prod"
     assert change("prod")["kind"] == "prod"
-    assert ground.ask() == "prod"
+    assert ground.ask() == "production_secret"
     assert change("non_prod")["kind"] == "non_prod"
     assert change("non_prod")["kind"] == "non_prod"
     assert ground.ask() == "non_prod"
@@ -280,19 +289,36 @@ def test_a_moved_binding_makes_its_secret_production_at_once(ground: Ground) -> 
     assert [row["after"]["kind"] for row in ground.told()] == ["prod"]
 
 
-def test_production_in_name_stays_whatever_was_said_of_the_secret(
-    ground: Ground, world: World
-) -> None:
+def test_what_a_production_environment_has_is_not_let_go(ground: Ground, world: World) -> None:
     secret_id = ground.bind(env=ground.live["a"])
-    world.run(
-        secret_kinds.change,
-        caller=ground.estate.admin,
-        secret_id=secret_id,
-        kind="non_prod",
-        reason="wrong",
-        now=NOW,
-    )
+
+    def let_go() -> Any:
+        return world.run(
+            secret_kinds.change,
+            caller=ground.estate.admin,
+            secret_id=secret_id,
+            kind="non_prod",
+            reason="moved",
+            now=NOW,
+        )
+
+    with pytest.raises(SecretInProductionError) as caught:
+        let_go()
+    assert caught.value.details == {"field": "kind", "bindings": 1}
+    # Meant for every environment, it may be.
+    ground.estate.rebind(ground.projects["a"], secret_id, ground.head, environment_id=None)
+    assert ground.ask() == "production_secret"
+    let_go()
+    assert ground.ask() == "non_prod"
     assert ground.ask(environment="live") == "prod"
+    # Bound to production again, it is production's again.
+    ground.estate.rebind(
+        ground.projects["a"], secret_id, ground.head, environment_id=ground.live["a"]
+    )
+    ground.estate.rebind(
+        ground.projects["a"], secret_id, ground.head, environment_id=ground.dev["a"]
+    )
+    assert ground.ask() == "production_secret"
 
 
 def test_a_new_production_environment_is_told_for_each_secret_it_takes(ground: Ground) -> None:
@@ -307,6 +333,44 @@ def test_a_new_production_environment_is_told_for_each_secret_it_takes(ground: G
 
 def test_a_simulation_sees_the_kind_by_which_the_rules_chose(ground: Ground, world: World) -> None:
     ground.bind()
-    assert ground.ask() == "prod"
+    assert ground.ask(None) == "prod"
     row = world.run(lambda tx: tx.many("request_list_latest", limit=1))[0]
-    assert (row["environment_name"], row["environment_kind"]) == ("dev", "prod")
+    assert (row["environment_name"], row["environment_kind"]) == (None, "prod")
+
+
+def test_many_entries_of_others_change_nothing(ground: Ground, world: World) -> None:
+    for n in range(secret_kinds.PAGE + 1):
+        there = {"cluster_name": f"c{n}", "provider_type": "file", "secret_ref": "db"}
+        stamps = {"first_seen_at": NOW, "last_seen_at": NOW, "became_prod_at": NOW}
+        rest = {"labels": {}, "status": "present", "provider_connection_id": ground.line}
+        world.insert("secrets", id=new_id(), **there, **rest, **stamps)
+    ground.bind(env=ground.dev["a"])
+    assert ground.ask() == "non_prod"
+    # And the last of many is still found.
+    ground.estate.bind(
+        ground.projects["a"],
+        place("db", provider_connection_id=ground.line),
+        environment_id=ground.dev["a"],
+    )
+    assert ground.ask(target_secret_ref="db") == "production_secret"
+
+
+def test_a_waiting_request_goes_no_further_when_its_secret_becomes_productions(
+    ground: Ground, world: World
+) -> None:
+    secret_id = ground.bind(env=ground.dev["a"])
+    agent, facts = world.agent(ground.line), {"target_secret_ref": "app/db"}
+    facts |= {"project_id": ground.projects["a"], "environment": "dev"}
+    claimed = world.read(ground.asks, "A", **facts)
+    held = world.claim(agent)
+    assert held is not None
+    waiting = world.read(ground.asks, "A", **facts)
+    ground.estate.rebind(ground.projects["a"], secret_id, ground.head, environment_id=None)
+    # What was handed out brings nothing any more; what waits is not handed out.
+    with pytest.raises(ProductionSecretError):
+        world.post(agent, held, "A")
+    assert world.claim(agent) is None
+    assert world.request(waiting)["status"] == "failed"
+    assert world.request(claimed)["status"] == "approved"
+    (row,) = world.events(action="job.revoked")
+    assert row.metadata["error_kind"] == "production_secret"

@@ -19,7 +19,7 @@ from sb.http.polls import Wait, poll, wake
 from sb.http.refs import TargetRef
 from sb.ids import new_id
 from sb.kms.envelope import seal_wrap
-from sb.ops import approvals, requests, submissions
+from sb.ops import approvals, requests, submissions, tenancy_errors
 from sb.ops import errors as refusals
 from sb.secret import Secret
 from sb.threads import run_blocking
@@ -150,6 +150,7 @@ SUBMIT_ERRORS = (
     refusals.ProviderConnectionRequiredError,
     refusals.CredentialInConfigError,
     refusals.AutoApprovalForbiddenError,
+    tenancy_errors.ProductionSecretError,
 )
 DECIDE_ERRORS = (
     refusals.RequestNotFoundError,

@@ -106,7 +106,7 @@ async def show_secret(call: Call[Any]) -> Reply:
     access=Session("policy.edit", scope="global"),
     body=ChangeSecret,
     returns=SecretDetail,
-    errors=(tenancy_errors.SecretNotFoundError,),
+    errors=(tenancy_errors.SecretNotFoundError, tenancy_errors.SecretInProductionError),
     summary="Say of which kind a secret is, for the rules and wherever it is bound",
 )
 async def change_secret(call: Call[ChangeSecret]) -> Reply:

@@ -76,10 +76,11 @@ LIMIT :limit;
 -- what is registered without a connection may turn out to be behind any, on a cluster that is not
 -- known to be another one. They may differ in case and after what the index keeps of a long path;
 -- whoever asks compares them. Paths arrive as JSON, which the two databases unpack differently.
-SELECT s.secret_ref, s.provider_connection_id, c.scope
+SELECT s.id, s.secret_ref, s.provider_connection_id, c.scope
 FROM secrets AS s
 LEFT JOIN provider_connections AS c ON c.id = s.provider_connection_id
 WHERE s.became_prod_at IS NOT NULL AND s.provider_type = :provider_type
+  AND (:after_id IS NULL OR s.id > :after_id)
   AND left(lower(s.secret_ref), 255) = ANY (ARRAY(
       SELECT left(lower(value), 255) FROM jsonb_array_elements_text(CAST(:refs AS jsonb)) AS t (value)))
   AND (s.provider_connection_id = :connection_id
@@ -87,4 +88,4 @@ WHERE s.became_prod_at IS NOT NULL AND s.provider_type = :provider_type
            AND (:cluster_name = ''
                 OR coalesce(nullif(s.cluster_name, ''), c.cluster_name, '') IN ('', :cluster_name))))
 ORDER BY s.id
-LIMIT 100;
+LIMIT :limit;
