@@ -180,7 +180,7 @@ async def _make_administrator(settings: ApiSettings, state: AppState) -> None:
 
 def _warn_unused(setting: str, reason: bootstrap.Unused) -> None:
     fields = {"setting": setting, "reason": reason.value}
-    log.warning("a setting was not used", extra={"fields": fields})
+    log.info("a setting was not used", extra={"fields": fields})
 
 
 async def serve(

@@ -59,7 +59,11 @@ SAMPLES = {
         "DB_USER": "billing",
         "DB_PASSWORD": "correct-horse-battery-staple",
     },
-    "apps/billing/db-dev": {"DB_HOST": "localhost", "DB_USER": "billing", "DB_PASSWORD": "postgres"},
+    "apps/billing/db-dev": {
+        "DB_HOST": "localhost",
+        "DB_USER": "billing",
+        "DB_PASSWORD": "postgres",
+    },
     "apps/web/api": {"API_KEY": "sample-api-key", "API_URL": "https://api.example.com"},
 }
 SAMPLE = {

@@ -222,6 +222,8 @@ def _show_one(request: dict[str, Any], options: argparse.Namespace) -> int:
     may = ", ".join(request["allowed_actions"]) or "nothing"
     votes = f"{request['approvals_count']} of {request['approvals_required']} approvals"
     sys.stdout.write(f"  {votes}; you may: {may}\n")
+    if request["blocked_by"]:
+        sys.stdout.write(f"  cannot be approved as things are now: {request['blocked_by']}\n")
     for name in ("reject_reason", "failure_reason"):
         if request[name]:
             sys.stdout.write(f"  {name.replace('_', ' ')}: {remote.shown(request[name])}\n")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sb.auth.access import GLOBAL, Grant, Resource, allowed, covering_roles, visibility
+from sb.auth.access import Grant, allowed, covering_roles, visibility
 from sb.db.engine import Transaction
 from sb.errors import Denial, PermissionDeniedError
-from sb.ops import arrays, audit
+from sb.ops import arrays, audit, standing
 from sb.ops.arrays import array
 from sb.ops.callers import Caller
 from sb.ops.errors import (
@@ -57,6 +57,8 @@ class Seen:
     allowed_actions: list[str]
     #: Whether it is pending though its time is over: nobody can decide it, and the sweep ends it.
     overdue: bool
+    #: The code with which approving it would be refused as things are now, where it was asked.
+    blocked_by: str | None = None
     #: The signal of this change: of the job it made claimable, or of the request's end.
     wake: str | None = None
 
@@ -80,7 +82,15 @@ def ended_channel(request_id: str) -> str:
 
 def show(tx: Transaction, *, caller: Caller, request_id: str, now: datetime) -> Seen:
     """Return the request with its votes and what the caller may do, or refuse as not found."""
-    return seen_by(tx, caller=caller, request_id=request_id, wake=None, now=now)
+    seen = seen_by(tx, caller=caller, request_id=request_id, wake=None, now=now)
+    if seen.row["status"] != "pending":
+        return seen
+    # Nobody should be asked for a vote that would be refused, nor wait for one in vain.
+    refusal = standing.find_withdrawal(tx, request_id=request_id, now=now)
+    if refusal is None:
+        return seen
+    left = [action for action in seen.allowed_actions if action != "approve"]
+    return replace(seen, blocked_by=refusal.code, allowed_actions=left)
 
 
 def list_requests(
@@ -240,22 +250,8 @@ def may_see(row: Mapping[str, Any], *, caller: Caller) -> bool:
     """Tell whether the request is the caller's own or in scope of a permission to see it."""
     if row["requester_id"] == caller.user_id:
         return True
-    resource = resource_of(row)
+    resource = standing.resource_of(row)
     return any(allowed(caller.grants, permission, resource) for permission in SEEN_BY)
-
-
-def resource_of(row: Mapping[str, Any]) -> Resource:
-    """Return what permissions are checked against; without a project only unscoped grants fit."""
-    if row["project_id"] is None:
-        return GLOBAL
-    return Resource(
-        team_id=row["team_id"],
-        project_id=row["project_id"],
-        environment_id=row["environment_id"],
-        secret_ref=row["target_secret_ref"],
-        provider=row["target_provider_type"],
-        cluster=row["cluster_name"],
-    )
 
 
 def denied(action: str, request_id: str, error_kind: str) -> Denial:
@@ -265,7 +261,7 @@ def denied(action: str, request_id: str, error_kind: str) -> Denial:
 
 def require_approver(row: Mapping[str, Any], *, caller: Caller, action: str) -> None:
     """Refuse a caller who may see the request but not decide on it."""
-    if not allowed(caller.grants, "secret.approve", resource_of(row)):
+    if not allowed(caller.grants, "secret.approve", standing.resource_of(row)):
         audit_row = denied(action, row["id"], "out_of_scope_project")
         if row["project_id"] is not None:
             raise OutOfScopeProjectError(audit=audit_row)
@@ -292,7 +288,7 @@ def may_decide(row: Mapping[str, Any], *, caller: Caller) -> bool:
 def _decides(row: Mapping[str, Any], *, user_id: str, held: Iterable[Grant]) -> bool:
     if row["requester_id"] == user_id and not row["snap_allow_self_approval"]:
         return False
-    roles = covering_roles(held, "secret.approve", resource_of(row))
+    roles = covering_roles(held, "secret.approve", standing.resource_of(row))
     role = row["snap_approver_role_id"]
     return bool(roles) if role is None else role in roles
 

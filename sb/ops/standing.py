@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sb.auth.access import Grant, allowed
+from sb.auth.access import GLOBAL, Grant, Resource, allowed
 from sb.db.engine import Transaction
-from sb.errors import SbError
-from sb.ops import grants, requests, secret_kinds, targets
+from sb.errors import Denial, SbError
+from sb.ops import grants, secret_kinds, targets
 from sb.ops.errors import RequesterLostRightError
 from sb.ops.tenancy_errors import BindingRevokedError, ProductionSecretError
 
@@ -30,7 +30,9 @@ def require(
     """Refuse, with its audit row, to go on with a request that has lost its ground or its right."""
     refusal = find_withdrawal(tx, request_id=request_id, now=now, keys=keys, ready=ready, held=held)
     if refusal is not None:
-        refusal.audit = requests.denied(action, request_id, refusal.code)
+        refusal.audit = Denial(
+            action, f"request:{request_id}", correlation_id=request_id, error_kind=refusal.code
+        )
         raise refusal
 
 
@@ -78,4 +80,18 @@ def _could_still_ask(
         return False
     if held is None:
         held = grants.load(tx, user_id=row["requester_id"], now=now)
-    return allowed(held, "secret.request", requests.resource_of(row))
+    return allowed(held, "secret.request", resource_of(row))
+
+
+def resource_of(row: Mapping[str, Any]) -> Resource:
+    """Return what permissions are checked against; without a project only unscoped grants fit."""
+    if row["project_id"] is None:
+        return GLOBAL
+    return Resource(
+        team_id=row["team_id"],
+        project_id=row["project_id"],
+        environment_id=row["environment_id"],
+        secret_ref=row["target_secret_ref"],
+        provider=row["target_provider_type"],
+        cluster=row["cluster_name"],
+    )

@@ -180,7 +180,7 @@ def find_for_requester(
         raise NotTheRequesterError(audit=requests.denied(RETRIEVE, request_id, "not_requester"))
     if request["type"] != "read":
         raise WrapNotFoundError
-    if not allowed(caller.grants, "secret.request", requests.resource_of(request)):
+    if not allowed(caller.grants, "secret.request", standing.resource_of(request)):
         # Approved to somebody who has lost the right to ask since.
         raise PermissionDeniedError(
             permission="secret.request",

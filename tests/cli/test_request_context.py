@@ -19,6 +19,8 @@ from tests.cli.test_reveal import says
 
 pytestmark = pytest.mark.xdist_group("cli-dev")
 
+#: Development has a secret of its own.
+IN_DEV = ("apps/billing/db-dev", *TARGET[1:])
 PROD = ("--project", "billing", "--environment", "prod")
 #: The dev mode's standard workflow takes a fortnight at the most.
 LEFT = "expires in 13d"
@@ -80,13 +82,13 @@ def test_show_tells_an_approver_that_it_is_production(terminal: Terminal, prod_r
     where = f'\n  billing/prod, workflow "standard", {LEFT}\n'
     assert where in terminal.says("approver", "show", prod_read)
     request_id = terminal.says(
-        "developer", "read", *TARGET, "--key", "DB_USER", "--project", "billing",
+        "developer", "read", *IN_DEV, "--key", "DB_USER", "--project", "billing",
         "--environment", "dev",
     ).split()[0]  # fmt: skip
-    where = f'\n  billing/dev (prod), workflow "standard", {LEFT}\n'
+    where = f'\n  billing/dev (non_prod), workflow "standard", {LEFT}\n'
     assert where in terminal.says("approver", "show", request_id)
     terminal.says("developer", "cancel", request_id)
-    ended = '\n  billing/dev (prod), workflow "standard"\n'
+    ended = '\n  billing/dev (non_prod), workflow "standard"\n'
     assert ended in terminal.says("approver", "show", request_id)
 
 
@@ -170,6 +172,22 @@ def test_show_tells_that_a_vote_does_not_count_any_more(terminal: Terminal) -> N
     terminal.says("developer", "cancel", request_id)
 
 
+def test_show_tells_that_an_approval_would_be_refused(terminal: Terminal) -> None:
+    person = settled(terminal, "lea@example.com")
+    with terminal.dev.person("admin") as admin:
+        (role,) = [one for one in admin.get("/roles").json() if one["name"] == "developer"]
+        user_id = admin.get("/users?email=lea@example.com").json()[0]["id"]
+        grant = {"user_id": user_id, "role_id": role["id"], "scope": {}}
+        assert admin.post("/user-roles", json=grant).status_code == 201
+        done = person.run("request", "read", *TARGET, "--key", "DB_USER")
+        request_id = done.stdout.split()[0]
+        assert "cannot be approved" not in terminal.says("approver", "show", request_id)
+        assert admin.post(f"/users/{user_id}/disable").status_code == 200
+    told = terminal.says("approver", "show", request_id)
+    assert "you may: reject\n  cannot be approved as things are now: requester_lost_right\n" in told
+    terminal.says("approver", "reject", request_id, "--reason", "gone")
+
+
 def test_show_of_a_single_value_that_was_revealed_says_so(terminal: Terminal) -> None:
     request_id = terminal.executed("DB_USER")
     terminal.says("developer", "reveal", request_id)
@@ -203,7 +221,7 @@ def test_project_that_is_missing_or_unknown_is_told_with_those_there_are(
     with terminal.dev.person("admin") as admin:
         (project,) = [p for p in admin.get("/projects").json() if p["name"] == "billing"]
     by_id = ("--project", project["id"], "--environment", "dev", "--key", "DB_USER")
-    assert "\n  billing/dev " in person.run("request", "read", *TARGET, *by_id).stdout
+    assert "\n  billing/dev " in person.run("request", "read", *IN_DEV, *by_id).stdout
 
 
 def test_secret_or_keys_that_are_not_there_are_to_be_checked(terminal: Terminal) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sb.errors import DatabaseBusyError, SbError
-from sb.ops import approvals, projects, wraps
+from sb.ops import approvals, projects, requests, wraps
 from sb.ops.errors import (
     ConnectionDisabledError,
     OutOfScopeKeyError,
@@ -125,6 +125,10 @@ def test_approval_is_refused_and_rejection_is_not(
     world: World, ground: Ground, take: Take, error: type[SbError]
 ) -> None:
     request_id = ground.submit()
+    before = world.run(
+        requests.show, caller=ground.tenancy.approver, request_id=request_id, now=NOW
+    )
+    assert (before.blocked_by, before.allowed_actions) == (None, ["approve", "reject"])
     take(ground)
     refused(
         world,
@@ -136,8 +140,12 @@ def test_approval_is_refused_and_rejection_is_not(
         about=request_id,
     )
     args = {"caller": ground.tenancy.approver, "request_id": request_id, "now": NOW}
+    # Whoever looks is told before they try.
+    seen = world.run(requests.show, **args)
+    assert (seen.blocked_by, seen.allowed_actions) == (error.code, ["reject"])
     world.run(approvals.reject, reason="gone", **args)
     assert world.status(request_id) == "rejected"
+    assert world.run(requests.show, **args).blocked_by is None
 
 
 @every_way

@@ -82,6 +82,7 @@ class RequestBody(Body):
     type: str
     status: str
     overdue: bool  # Pending though its time is over.
+    blocked_by: str | None  # The code that would refuse an approval now; of one request shown.
     justification: str
     workflow_id: str
     workflow_name: str
@@ -367,6 +368,7 @@ async def cancel_request(call: Call[Any]) -> Reply:
 def _body(seen: requests.Seen) -> RequestBody:
     row = seen.row
     made = {"requester_display", "approvals_required", "allowed_actions", "overdue", "approvals"}
+    made |= {"blocked_by"}
     names = set(RequestBody.model_fields) - made
     return RequestBody(
         **{name: row[name] for name in names},
@@ -374,6 +376,7 @@ def _body(seen: requests.Seen) -> RequestBody:
         approvals_required=row["snap_min_approvers"],
         allowed_actions=seen.allowed_actions,
         overdue=seen.overdue,
+        blocked_by=seen.blocked_by,
         approvals=[_vote(vote) for vote in seen.votes],
     )
 
