@@ -170,12 +170,17 @@ def update(
     binding_reach.require(
         project, place, caller=caller, environment_id=after.environment_id, action=UPDATE
     )
+    # The path, held: nobody lets the secret go meanwhile.
+    tx.scalar("secret_lock_path", provider_type=place.provider_type, secret_ref=place.secret_ref)
     wider = _is_wider(before, after)
     if wider:
         projects.require_active(project)
-        tx.scalar(
-            "secret_lock_path", provider_type=place.provider_type, secret_ref=place.secret_ref
-        )
+    moved = after.environment_id != before.environment_id
+    marks = moved and secret_kinds.serves(
+        tx, project_id=project_id, environment_id=after.environment_id
+    )
+    # Whoever makes it production's stops it elsewhere.
+    if wider or (marks and old["kind"] != secret_kinds.PROD):
         binding_reach.require_not_foreign(
             tx,
             caller=caller,
@@ -188,14 +193,15 @@ def update(
     tx.count(
         "binding_update", project_id=project_id, secret_id=secret_id, **_columns(after), now=now
     )
-    secret_kinds.mark(
-        tx,
-        by=caller,
-        secret_id=secret_id,
-        project_id=project_id,
-        environment_id=after.environment_id,
-        now=now,
-    )
+    if marks:
+        secret_kinds.mark(
+            tx,
+            by=caller,
+            secret_id=secret_id,
+            project_id=project_id,
+            environment_id=after.environment_id,
+            now=now,
+        )
     facts = {"before": _columns(before), "after": _columns(after), "widened": wider}
     _record(
         tx,

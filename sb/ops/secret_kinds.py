@@ -8,7 +8,7 @@ other people could ask and decide, and rules for that environment would not matc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -20,8 +20,19 @@ from sb.ops.tenancy_errors import SecretInProductionError
 PROD: Final = "prod"
 NON_PROD: Final = "non_prod"
 CHANGE = "secret.kind_changed"
-#: So many entries are compared at a time.
-PAGE: Final = 100
+#: More than the parts of a path by the connections there are.
+MAX_NAMES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A secret as a request names it."""
+
+    provider_type: str
+    secret_ref: str
+    config: Mapping[str, str]
+    #: Whether it is asked for behind a connection.
+    routed: bool
 
 
 def settle(
@@ -52,22 +63,22 @@ def is_production(
 ) -> bool:
     """Tell whether these lead to a secret of production, whatever it is called there."""
     path = targets.joined_ref(provider_type, secret_ref, config)
-    after_id = None
-    while True:
-        rows = tx.many(
-            "secret_list_prod",
-            provider_type=provider_type,
-            refs=_endings(provider_type, path),
-            connection_id=connection_id,
-            cluster_name=cluster_name or "",
-            after_id=after_id,
-            limit=PAGE,
-        )
-        if any(_same(row, provider_type, secret_ref, config) for row in rows):
-            return True
-        if len(rows) < PAGE:
-            return False
-        after_id = rows[-1]["id"]
+    rows = tx.many(
+        "secret_list_prod",
+        provider_type=provider_type,
+        refs=_endings(provider_type, path),
+        connection_id=connection_id,
+        cluster_name=cluster_name or "",
+        limit=MAX_NAMES,
+    )
+    asked = Asked(
+        provider_type=provider_type,
+        secret_ref=secret_ref,
+        config=config,
+        routed=bool(connection_id),
+    )
+    # More than these there cannot be of one path; if there were, nothing would be let through.
+    return len(rows) == MAX_NAMES or any(_same(row, asked) for row in rows)
 
 
 def _endings(provider_type: str, path: str) -> list[str]:
@@ -78,20 +89,28 @@ def _endings(provider_type: str, path: str) -> list[str]:
     return ["/".join(parts[n:]) for n in range(len(parts))]
 
 
-def _same(
-    row: Mapping[str, Any], provider_type: str, secret_ref: str, config: Mapping[str, str]
-) -> bool:
+def _same(row: Mapping[str, Any], asked: Asked) -> bool:
     """Tell whether the entry is for the secret to which these routing keys lead, or may be."""
-    path = targets.joined_ref(provider_type, secret_ref, config)
+    path = targets.joined_ref(asked.provider_type, asked.secret_ref, asked.config)
     way: Mapping[str, str] = row["scope"] or {}
     routing = {key: value.strip("/") for key, value in way.items() if key != "kvPrefix"}
-    if any(config.get(key, value).strip("/") != value for key, value in routing.items()):
+    if any(asked.config.get(key, value).strip("/") != value for key, value in routing.items()):
         return False
-    names = [path]
-    if row["provider_connection_id"] is None or ("kvPrefix" in config and "kvPrefix" not in way):
-        # The prefix of its connection, or of its agent, is not known here.
-        names = [secret_ref, *_endings(provider_type, path)]
-    return _alike(provider_type, targets.joined_ref(provider_type, row["secret_ref"], way), *names)
+    entry = targets.joined_ref(asked.provider_type, row["secret_ref"], way)
+    names = [asked.secret_ref, path] if row["provider_connection_id"] is None else [path]
+    if _hidden_prefix(row, way, asked):
+        names = [asked.secret_ref, *_endings(asked.provider_type, path)]
+    return _alike(asked.provider_type, entry, *names)
+
+
+def _hidden_prefix(row: Mapping[str, Any], way: Mapping[str, str], asked: Asked) -> bool:
+    """Tell whether a prefix that is not known here may stand before the entry's path."""
+    if "kvPrefix" not in targets.ROUTING_KEYS[asked.provider_type]:
+        return False
+    if row["provider_connection_id"] is None:
+        return asked.routed or "kvPrefix" in asked.config
+    # Its agent may have one, which a request's takes the place of.
+    return "kvPrefix" in asked.config and "kvPrefix" not in way
 
 
 def _alike(provider_type: str, entry: str, *names: str) -> bool:
@@ -111,13 +130,16 @@ def mark(
     now: datetime,
 ) -> None:
     """Make the secret production's if a binding to this environment, or to each, serves it."""
-    if environment_id is None:
-        serves = tx.scalar("environment_any_prod", project_id=project_id) is not None
-    else:
-        row = tx.one("environment_find", id=environment_id)
-        serves = row is not None and row["kind"] == PROD
-    if serves:
+    if serves(tx, project_id=project_id, environment_id=environment_id):
         _set(tx, by=by, secret_id=secret_id, kind=PROD, facts={"project_id": project_id}, now=now)
+
+
+def serves(tx: Transaction, *, project_id: str, environment_id: str | None) -> bool:
+    """Tell whether the environment, or one of all there are, is production."""
+    if environment_id is None:
+        return tx.scalar("environment_any_prod", project_id=project_id) is not None
+    row = tx.one("environment_find", id=environment_id)
+    return row is not None and row["kind"] == PROD
 
 
 def mark_everywhere(tx: Transaction, *, by: Caller, project_id: str, now: datetime) -> None:

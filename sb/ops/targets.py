@@ -45,6 +45,9 @@ ROUTING_KEYS: dict[str, frozenset[str]] = {
     "file": frozenset(),
 }
 
+#: Routing keys that are parts of a path: with one spelling each, two paths are two secrets.
+_PATH_KEYS = frozenset({"kvMount", "kvPrefix"})
+
 _CREDENTIAL_NAMES = re.compile(
     r"token|secret|password|passphrase|credential|accesskey|privatekey|apikey|serviceaccount"
     r"|subscriptionkey|sessionkey",
@@ -83,6 +86,10 @@ def check_config(provider_type: str, config: Mapping[str, Any]) -> dict[str, str
         if _CREDENTIAL_NAMES.search(re.sub(r"[^a-z]", "", key.lower())):
             raise CredentialInConfigError(field="target_provider_config")
         raise UnknownConfigKeyError(field="target_provider_config", allowed_keys=sorted(known))
+    for key in _PATH_KEYS & config.keys():
+        if any(part in ("", ".", "..") for part in config[key].split("/")):
+            reason = f"{key} has no empty or relative parts and no slash at its ends"
+            raise InvalidInputError(fields=[{"field": "target_provider_config", "reason": reason}])
     return {key: str(config[key]) for key in sorted(config)}
 
 

@@ -18,7 +18,15 @@ from sb.clock import utc_now
 from sb.db import columns
 from sb.db.engine import Database, Transaction
 from sb.ids import new_id
-from sb.ops import grant_lists, policies, policy_preview, requests, sessions, submissions
+from sb.ops import (
+    grant_lists,
+    policies,
+    policy_preview,
+    requests,
+    secret_kinds,
+    sessions,
+    submissions,
+)
 from sb.ops.callers import Caller
 from tests import servers
 from tests.conftest import TEMPLATE
@@ -47,11 +55,12 @@ Scans = set[tuple[str, str]]
 class Explaining(Transaction):
     """A transaction that asks for the plan of each statement before it runs it."""
 
-    __slots__ = ("scans",)
+    __slots__ = ("indexes", "scans")
 
     def __init__(self, tx: Transaction) -> None:
         super().__init__(tx._cursor, tx._queries, tx.dialect)
         self.scans: Scans = set()
+        self.indexes: set[str] = set()
 
     def _execute(self, name: str, shape: str, params: dict[str, Any]) -> None:
         statement = "EXPLAIN (FORMAT JSON) " + self._queries[name].sql
@@ -62,6 +71,7 @@ class Explaining(Transaction):
             for node in nodes(plan["Plan"])
             if node["Node Type"] == "Seq Scan"
         }
+        self.indexes |= {node.get("Index Name", "") for node in nodes(plan["Plan"])}
         super()._execute(name, shape, params)
 
 
@@ -116,6 +126,26 @@ def test_no_large_table_is_read_whole_for_what_is_asked_all_the_time(
 def large_tables(url: str) -> set[str]:
     found = "SELECT relname FROM pg_class WHERE relkind = 'r' AND reltuples >= "
     return {name for (name,) in raw.rows(url, f"{found}{LARGE}")}
+
+
+def test_productions_secrets_are_found_by_their_paths(filled: Database, filled_url: str) -> None:
+    raw.execute(filled_url, "UPDATE secrets SET became_prod_at = first_seen_at")
+    raw.execute(filled_url, "ANALYZE secrets")
+
+    def look(tx: Transaction) -> set[str]:
+        explaining = Explaining(tx)
+        secret_kinds.is_production(
+            explaining,
+            provider_type="vault",
+            secret_ref="team-1/project-1/secret-1",
+            config={},
+            connection_id=made_id("connection", 1),
+            cluster_name=None,
+        )
+        assert "secrets_pkey" not in explaining.indexes
+        return explaining.indexes
+
+    assert len(filled.run_sync(look) & {"secrets_prod_idx", "secrets_ref_idx"}) == 1
 
 
 def whole_reads(db: Database, known: dict[str, Person], large: set[str]) -> Scans:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
+from sb.errors import InvalidInputError
 from sb.ids import new_id
 from sb.ops import connections, secret_kinds, secrets
 from sb.ops.callers import Caller
@@ -15,8 +17,10 @@ from sb.ops.tenancy_errors import (
     ProductionSecretError,
     SecretInProductionError,
     SecretNotFoundError,
+    SecretOutOfScopeError,
 )
 from tests.ops.estate import Estate, place
+from tests.ops.refusals import at_once, kinds
 from tests.ops.world import NOW, TEST, World, at
 
 
@@ -220,7 +224,9 @@ def test_a_prefix_is_no_other_spelling(ground: Ground, world: World) -> None:
     assert ask("team/app/db") == "prod"
     assert ask("app/db", kvPrefix="team") == "prod"
     assert ask("db", kvPrefix="team/app", kvMount="kv") == "prod"
-    assert ask("app/db", kvPrefix="team", kvMount="/kv/") == "prod"
+    for odd in ("/kv/", "kv/", "k//v"):
+        with pytest.raises(InvalidInputError):
+            ask("app/db", kvPrefix="team", kvMount=odd)
     assert ask("app/db", kvPrefix="team", kvMount="secret") == "None"
     assert ask("app/db") == "None"
     assert ask("app/db", kvPrefix="other/team") == "None"
@@ -321,6 +327,23 @@ def test_what_a_production_environment_has_is_not_let_go(ground: Ground, world: 
     assert ground.ask() == "production_secret"
 
 
+def test_letting_go_and_binding_to_production_take_turns(ground: Ground, world: World) -> None:
+    for n in range(8):
+        secret_id = ground.bind(ref=f"app/{n}")
+        args = {"caller": ground.estate.admin, "secret_id": secret_id, "reason": "everybody's"}
+        let_go = partial(world.run, secret_kinds.change, kind="non_prod", now=NOW, **args)
+        pin = partial(
+            ground.estate.rebind,
+            ground.projects["a"],
+            secret_id,
+            ground.head,
+            environment_id=ground.live["a"],
+        )
+        assert kinds(at_once([let_go, pin]))["ok"] >= 1
+        rows = world.rows("SELECT became_prod_at FROM secrets WHERE id = :id", id=secret_id)
+        assert rows[0]["became_prod_at"] is not None
+
+
 def test_a_new_production_environment_is_told_for_each_secret_it_takes(ground: Ground) -> None:
     held, pinned = ground.bind("b"), ground.bind("b", ground.dev["b"], "app/pinned")
     assert ground.told() == []
@@ -338,21 +361,45 @@ def test_a_simulation_sees_the_kind_by_which_the_rules_chose(ground: Ground, wor
     assert (row["environment_name"], row["environment_kind"]) == (None, "prod")
 
 
-def test_many_entries_of_others_change_nothing(ground: Ground, world: World) -> None:
-    for n in range(secret_kinds.PAGE + 1):
+def test_many_entries_of_one_name_are_one(ground: Ground, world: World) -> None:
+    for n in range(300):
         there = {"cluster_name": f"c{n}", "provider_type": "file", "secret_ref": "db"}
         stamps = {"first_seen_at": NOW, "last_seen_at": NOW, "became_prod_at": NOW}
         rest = {"labels": {}, "status": "present", "provider_connection_id": ground.line}
         world.insert("secrets", id=new_id(), **there, **rest, **stamps)
+    facts = {"provider_type": "file", "connection_id": ground.line, "cluster_name": ""}
+    found = world.run(lambda tx: tx.many("secret_list_prod", refs=["a/db", "db"], **facts, limit=9))
+    assert [row["secret_ref"] for row in found] == ["db"]
+    # A path that only ends like another one is another secret where no prefix is.
     ground.bind(env=ground.dev["a"])
     assert ground.ask() == "non_prod"
-    # And the last of many is still found.
-    ground.estate.bind(
-        ground.projects["a"],
-        place("db", provider_connection_id=ground.line),
-        environment_id=ground.dev["a"],
-    )
-    assert ground.ask(target_secret_ref="db") == "production_secret"
+    world.write("UPDATE secrets SET provider_connection_id = NULL WHERE secret_ref = 'db'")
+    assert ground.ask() == "non_prod"
+
+
+def test_who_changes_no_environment_takes_back_no_decision(ground: Ground, world: World) -> None:
+    secret_id = ground.bind()
+    args = {"caller": ground.estate.admin, "secret_id": secret_id, "reason": "everybody's"}
+    world.run(secret_kinds.change, kind="non_prod", now=NOW, **args)
+    ground.estate.rebind(ground.projects["a"], secret_id, ground.head, allowed_keys=["A"])
+    assert ground.ask() == "non_prod"
+
+
+def test_who_binds_for_one_project_makes_nothing_of_anothers_production(
+    ground: Ground, world: World
+) -> None:
+    other = ground.estate.team("other")
+    theirs = ground.estate.project("theirs", other)
+    secret_id = ground.bind("a", ground.dev["a"])
+    ground.estate.bind(theirs, secret_id)
+    # Narrowing takes nobody's leave; stopping others by it does.
+    stranger = ground.estate.head(other)
+    live = ground.estate.environment(theirs, "live", stranger, kind="prod")
+    args = {"caller": ground.estate.admin, "secret_id": secret_id, "reason": "everybody's"}
+    world.run(secret_kinds.change, kind="non_prod", now=NOW, **args)
+    with pytest.raises(SecretOutOfScopeError):
+        ground.estate.rebind(theirs, secret_id, stranger, environment_id=live)
+    assert ground.ask() == "non_prod"
 
 
 def test_a_waiting_request_goes_no_further_when_its_secret_becomes_productions(

@@ -29,6 +29,7 @@ class BoundSecret(Body):
     provider_type: str
     secret_ref: str
     provider_connection_id: str | None
+    kind: Literal["non_prod", "prod"]
     status: str
     labels: dict[str, Any]
 
@@ -41,7 +42,6 @@ class ChangeSecret(Body):
 
 
 class SecretDetail(BoundSecret):
-    kind: Literal["non_prod", "prod"]
     first_seen_at: datetime
     last_seen_at: datetime
 

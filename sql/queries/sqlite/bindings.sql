@@ -3,7 +3,8 @@
 -- Scopes arrive as JSON, which the two databases unpack differently.
 SELECT b.project_id, b.secret_id, b.environment_id, b.allowed_keys, b.allowed_ops, b.created_at,
        b.updated_at, b.created_by, s.cluster_name, s.provider_type, s.secret_ref,
-       s.provider_connection_id, s.labels, s.status, p.team_id, c.cluster_name AS connection_cluster
+       s.provider_connection_id, s.labels, s.status, p.team_id, c.cluster_name AS connection_cluster,
+       CASE WHEN s.became_prod_at IS NULL THEN 'non_prod' ELSE 'prod' END AS kind
 FROM project_secrets AS b
 JOIN projects AS p ON p.id = b.project_id
 JOIN secrets AS s ON s.id = b.secret_id

@@ -71,18 +71,20 @@ LIMIT :limit;
 -- name: secret_list_prod :many
 -- Returns secrets of production that may be the one behind this connection by one of these paths:
 -- what is registered without a connection may turn out to be behind any, on a cluster that is not
--- known to be another one. They may differ in case and after what the index keeps of a long path;
--- whoever asks compares them. Paths arrive as JSON, which the two databases unpack differently.
-SELECT s.id, s.secret_ref, s.provider_connection_id, c.scope
+-- known to be another one. Each name once, however many entries have it, and in no order, for which
+-- the whole catalogue would be read. Only the beginning of a long path is in the index, in small
+-- letters. Paths arrive as JSON, which the two databases unpack differently.
+SELECT DISTINCT s.secret_ref, s.provider_connection_id, c.scope
 FROM secrets AS s
 LEFT JOIN provider_connections AS c ON c.id = s.provider_connection_id
 WHERE s.became_prod_at IS NOT NULL AND s.provider_type = :provider_type
-  AND (:after_id IS NULL OR s.id > :after_id)
   AND substr(lower(s.secret_ref), 1, 255) IN (
       SELECT substr(lower(value), 1, 255) FROM json_each(:refs))
+  AND (s.secret_ref IN (SELECT value FROM json_each(:refs))
+       OR (:provider_type = 'azure-kv' AND lower(s.secret_ref) IN (
+             SELECT lower(value) FROM json_each(:refs))))
   AND (s.provider_connection_id = :connection_id
        OR ((s.provider_connection_id IS NULL OR :connection_id IS NULL)
            AND (:cluster_name = ''
                 OR coalesce(nullif(s.cluster_name, ''), c.cluster_name, '') IN ('', :cluster_name))))
-ORDER BY s.id
 LIMIT :limit;
