@@ -174,14 +174,7 @@ def reset_password(
     # 2. Whoever sets a password can sign in with it.
     _refuse_takeover(tx, by=by, user_id=user_id, action="user.password.reset", now=now)
     # 3. The password, the sessions, the trail.
-    tx.count(
-        "user_reset_password",
-        id=user_id,
-        password_hash=new_hash,
-        must_change_password=True,
-        now=now,
-    )
-    ended = tx.count("session_revoke_all", user_id=user_id, now=now)
+    ended = _set_temporary(tx, user_id=user_id, new_hash=new_hash, now=now)
     _record(
         tx,
         by=by,
@@ -207,15 +200,8 @@ def recover(tx: Transaction, *, email: str, new_hash: str, now: datetime) -> Use
         raise UserNotFoundError
     user_id = row["id"]
     found = users.hold(tx, user_id=user_id)
-    tx.count(
-        "user_reset_password",
-        id=user_id,
-        password_hash=new_hash,
-        must_change_password=True,
-        now=now,
-    )
     tx.count("user_set_disabled", id=user_id, disabled=False, now=now)
-    ended = tx.count("session_revoke_all", user_id=user_id, now=now)
+    ended = _set_temporary(tx, user_id=user_id, new_hash=new_hash, now=now)
     _record(
         tx,
         by=RECOVERY,
@@ -229,6 +215,18 @@ def recover(tx: Transaction, *, email: str, new_hash: str, now: datetime) -> Use
         now=now,
     )
     return users.find(tx, user_id=user_id)
+
+
+def _set_temporary(tx: Transaction, *, user_id: str, new_hash: str, now: datetime) -> int:
+    """Leave the account with a password to be changed and return how many sessions that ended."""
+    tx.count(
+        "user_reset_password",
+        id=user_id,
+        password_hash=new_hash,
+        must_change_password=True,
+        now=now,
+    )
+    return tx.count("session_revoke_all", user_id=user_id, now=now)
 
 
 def _require_administrator(tx: Transaction, *, user_id: str, now: datetime) -> None:

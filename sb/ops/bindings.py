@@ -80,14 +80,10 @@ def create(
     )
     if made == 0:
         raise BindingExistsError
-    secret_kinds.mark(
-        tx,
-        by=caller,
-        secret_id=secret_id,
-        project_id=project_id,
-        environment_id=limits.environment_id,
-        now=now,
-    )
+    if secret_kinds.serves_production(
+        tx, project_id=project_id, environment_id=limits.environment_id
+    ):
+        secret_kinds.mark(tx, by=caller, secret_id=secret_id, project_id=project_id, now=now)
     facts = {"after": _columns(limits)}
     _record(
         tx,
@@ -176,7 +172,7 @@ def update(
     if wider:
         projects.require_active(project)
     moved = after.environment_id != before.environment_id
-    marks = moved and secret_kinds.serves(
+    marks = moved and secret_kinds.serves_production(
         tx, project_id=project_id, environment_id=after.environment_id
     )
     # Whoever makes it production's stops it elsewhere.
@@ -194,14 +190,7 @@ def update(
         "binding_update", project_id=project_id, secret_id=secret_id, **_columns(after), now=now
     )
     if marks:
-        secret_kinds.mark(
-            tx,
-            by=caller,
-            secret_id=secret_id,
-            project_id=project_id,
-            environment_id=after.environment_id,
-            now=now,
-        )
+        secret_kinds.mark(tx, by=caller, secret_id=secret_id, project_id=project_id, now=now)
     facts = {"before": _columns(before), "after": _columns(after), "widened": wider}
     _record(
         tx,

@@ -126,15 +126,13 @@ def mark(
     by: Caller,
     secret_id: str,
     project_id: str,
-    environment_id: str | None,
     now: datetime,
 ) -> None:
-    """Make the secret production's if a binding to this environment, or to each, serves it."""
-    if serves(tx, project_id=project_id, environment_id=environment_id):
-        _set(tx, by=by, secret_id=secret_id, kind=PROD, facts={"project_id": project_id}, now=now)
+    """Make the secret production's, as the project serves it there; again, it changes nothing."""
+    _set(tx, by=by, secret_id=secret_id, kind=PROD, facts={"project_id": project_id}, now=now)
 
 
-def serves(tx: Transaction, *, project_id: str, environment_id: str | None) -> bool:
+def serves_production(tx: Transaction, *, project_id: str, environment_id: str | None) -> bool:
     """Tell whether the environment, or one of all there are, is production."""
     if environment_id is None:
         return tx.scalar("environment_any_prod", project_id=project_id) is not None
@@ -147,8 +145,7 @@ def mark_everywhere(tx: Transaction, *, by: Caller, project_id: str, now: dateti
     # The project is held: nothing is bound meanwhile.
     while rows := tx.many("secret_list_everywhere", project_id=project_id):
         for row in rows:
-            facts = {"project_id": project_id}
-            _set(tx, by=by, secret_id=row["id"], kind=PROD, facts=facts, now=now)
+            mark(tx, by=by, secret_id=row["id"], project_id=project_id, now=now)
 
 
 def change(
@@ -160,8 +157,7 @@ def change(
     """
     row = secrets.show(tx, caller=caller, secret_id=secret_id, permissions=("policy.edit",))
     tx.scalar("secret_lock_path", provider_type=row["provider_type"], secret_ref=row["secret_ref"])
-    bound = tx.scalar("binding_count_prod", secret_id=secret_id)
-    if kind == NON_PROD and bound:
+    if kind == NON_PROD and (bound := tx.scalar("binding_count_prod", secret_id=secret_id)):
         raise SecretInProductionError(field="kind", bindings=bound)
     _set(tx, by=caller, secret_id=secret_id, kind=kind, facts={"reason": reason}, now=now)
     return {**row, "kind": kind}
