@@ -175,8 +175,9 @@ def update(
     marks = moved and secret_kinds.serves_production(
         tx, project_id=project_id, environment_id=after.environment_id
     )
-    # Whoever makes it production's stops it elsewhere.
-    if wider or (marks and old["kind"] != secret_kinds.PROD):
+    # Whoever makes it production's stops it elsewhere. Seen again: it may have been let go before
+    # the path was held.
+    if wider or (marks and _kind(tx, caller, old) != secret_kinds.PROD):
         binding_reach.require_not_foreign(
             tx,
             caller=caller,
@@ -237,6 +238,11 @@ def _take(
         action=action,
     )
     return project, row
+
+
+def _kind(tx: Transaction, caller: Caller, row: Mapping[str, Any]) -> str:
+    again = show(tx, caller=caller, project_id=row["project_id"], secret_id=row["secret_id"])
+    return str(again["kind"])
 
 
 def _found(tx: Transaction, *, caller: Caller, secret: str | Place) -> tuple[Place, str | None]:
